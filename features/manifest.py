@@ -77,11 +77,15 @@ class Vocabulary(Frozen):
 
 
 class CategoricalField(Frozen):
-    """One id per row. `kind` says what it came from; leaves are categorical like any other."""
+    """One id per row. `kind` says what it came from; leaves are categorical like any other.
+
+    `boundaries` (bucket only): id = 2 + number of boundaries ≤ value. A leaf's `name` ends in its tree.
+    """
 
     name: str
     vocabulary: str
     kind: Literal["id", "bucket", "leaf"] = "id"
+    boundaries: tuple[float, ...] | None = None
 
 
 class SequenceField(Frozen):
@@ -89,6 +93,7 @@ class SequenceField(Frozen):
 
     name: str
     vocabulary: str
+    boundaries: tuple[float, ...] | None = None
 
 
 class Sequence(Frozen):
