@@ -1,0 +1,202 @@
+"""What every ranking model is: inputs from a Batch, one logit per target, and where targets come from."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor, nn
+
+from features.errors import ConfError, DataError, Problem
+from features.manifest import Frozen, Task, TrainSet
+from training.batch import Batch
+from training.models.embedding import EmbeddingTable
+from training.models.layers import CrossRank, InputLayer, PositionTower, SumAcrossRanks
+
+
+class ModelConf(BaseModel):
+    """Settings that every model has.
+
+    Attributes:
+        embedding_dim: D, columns per id.
+        dropout: share of hidden units dropped in training.
+        batch_norm: normalise hidden layers by statistics of the whole global batch.
+        task_weights: task → its factor in the loss; 1 where absent.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    embedding_dim: int = Field(default=16, ge=1, le=1024)
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    batch_norm: bool = False
+    task_weights: Mapping[str, float] = Field(default_factory=dict)
+
+
+class Target(Frozen):
+    """What one logit predicts: that ALL of these labels are 1.
+
+    A conjunction is judged on the space of its first label. With labels y₁…y_k and weights m₁…m_k:
+    y = Π yᵢ, and m = Π mᵢ over the labels up to and including the first that is 0 (all of them if none is):
+    once a label has failed, those after it are not needed to know that the conjunction has.
+
+    Attributes:
+        name: of the predicted task, in metrics and in the exported graph.
+        all_of: labels of the train set; one for a plain task.
+        trained: whether it has a loss of its own.
+    """
+
+    name: str
+    all_of: tuple[str, ...] = Field(min_length=1)
+    trained: bool = True
+
+
+class RankingModel(nn.Module, ABC):
+    """A model over a train set.
+
+    Subclasses build their layers, and give `forward`. The display position adds to the logits of labels on
+    impressions when it is known, which is in training only.
+
+    Attributes:
+        targets_of: one per logit, in order.
+        tasks: their names.
+        table: the shared embedding table, with sparse gradients.
+        input: from Batch to fields and dense numbers.
+    """
+
+    uses_linear: ClassVar[bool] = False
+
+    def __init__(self, inputs: TrainSet, conf: ModelConf, targets: Iterable[Target]) -> None:
+        """Args: the train set, the model's settings, what each logit predicts.
+
+        Raises:
+            ConfError: if `conf.task_weights` names a task that the model does not train.
+        """
+        super().__init__()
+        self.targets_of = tuple(targets)
+        self.tasks = tuple(target.name for target in self.targets_of)
+        trained = {target.name for target in self.targets_of if target.trained}
+        if unknown := sorted(set(conf.task_weights) - trained):
+            raise ConfError(f"model.task_weights names {', '.join(unknown)}; this model trains {', '.join(trained)}")
+        self._columns = {task.name: column for column, task in enumerate(inputs.tasks)}
+        self.table = EmbeddingTable(inputs, conf.embedding_dim, linear=self.uses_linear)
+        self.input = InputLayer(inputs, self.table)
+        weights = [conf.task_weights.get(t.name, 1.0) if t.trained else 0.0 for t in self.targets_of]
+        self.register_buffer("task_weights", torch.tensor(weights), persistent=False)
+        self.task_weights: Tensor
+
+    def tower_of_positions(self, inputs: TrainSet, tasks: Iterable[Task]) -> PositionTower | None:
+        """One for the logits of these tasks, or None if the train set has no positions."""
+        if inputs.positions is None:
+            return None
+        return PositionTower(inputs.positions, [task.space == "impressions" for task in tasks])
+
+    @abstractmethod
+    def forward(self, batch: Batch) -> Tensor:
+        """Rows → logits [n, T_model], in the order of `tasks`."""
+
+    def targets(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Labels and weights of each target.
+
+        Returns:
+            labels [n, T_model] 0 or 1, weights [n, T_model] with 0 = masked.
+        """
+        labels, weights = zip(*(self._target(target, batch) for target in self.targets_of), strict=True)
+        return torch.stack(labels, dim=1), torch.stack(weights, dim=1)
+
+    def _target(self, target: Target, batch: Batch) -> tuple[Tensor, Tensor]:
+        first = self._columns[target.all_of[0]]
+        label, weight = batch.labels[:, first], batch.label_mask[:, first]
+        for name in target.all_of[1:]:
+            column = self._columns[name]
+            weight = torch.where(label > 0, weight * batch.label_mask[:, column], weight)
+            label = label * batch.labels[:, column]
+        return label, weight
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Logits [n, T_model] → probabilities [n, T_model]."""
+        return torch.sigmoid(logits)
+
+    def synchronise(self, sum_across_ranks: SumAcrossRanks | None) -> None:
+        """Make the layers that use statistics of the batch use those of the whole global batch."""
+        for module in self.modules():
+            if isinstance(module, CrossRank):
+                module.sum_across_ranks = sum_across_ranks
+
+    def dense_parameters(self) -> list[nn.Parameter]:
+        """Every parameter but the embedding table, in a fixed order."""
+        return [parameter for parameter in self.parameters() if parameter is not self.table.weight]
+
+
+def usable_tasks(inputs: TrainSet, wanted: Iterable[str] | None = None) -> tuple[Task, ...]:
+    """Tasks of the train set that were not left out; `wanted` asks for exactly those, in that order.
+
+    Raises:
+        DataError: if a wanted task is unknown or was left out, or if none remains.
+    """
+    usable = {task.name: task for task in inputs.tasks if task.name not in inputs.left_out}
+    if wanted is None:
+        if usable:
+            return tuple(usable.values())
+        reasons = tuple(f"{name}: {reason}" for name, reason in inputs.left_out.items())
+        raise DataError([Problem(what="every task was left out", remedy="Use more days.", examples=reasons)])
+    names = tuple(wanted)
+    problems = [
+        Problem(
+            what=f"task {name!r} was left out" if name in inputs.left_out else f"task {name!r} is not in the train set",
+            remedy="Name another task in the model's conf, or build the train set with more of its rows.",
+            table=inputs.name,
+            examples=(inputs.left_out[name],) if name in inputs.left_out else sorted(usable),
+        )
+        for name in names
+        if name not in usable
+    ]
+    if problems:
+        raise DataError(problems)
+    return tuple(usable[name] for name in names)
+
+
+M = TypeVar("M", bound=RankingModel)
+
+def with_position(logits: Tensor, tower: PositionTower | None, batch: Batch) -> Tensor:
+    """Logits [n, T] plus the effect of the display position, where it is known."""
+    if tower is None or batch.position is None:
+        return logits
+    return logits + tower(batch.position)
+
+
+_REGISTRY: dict[str, tuple[Callable[[TrainSet, Any], RankingModel], type[ModelConf]]] = {}
+
+
+def register(name: str, conf: type[ModelConf]) -> Callable[[type[M]], type[M]]:
+    """Class decorator: make a model known to `build` under a name, with the class of its settings."""
+
+    def add(model: type[M]) -> type[M]:
+        if name in _REGISTRY:
+            raise ValueError(f"two models are registered as {name!r}")
+        _REGISTRY[name] = (model, conf)
+        return model
+
+    return add
+
+
+def registered() -> Mapping[str, tuple[Callable[[TrainSet, Any], RankingModel], type[ModelConf]]]:
+    """Models known so far: name → (constructor, conf class)."""
+    return _REGISTRY
+
+
+def validated(name: str, conf_type: type[ModelConf], conf: Mapping[str, object]) -> ModelConf:
+    """Check a model's settings, all of them at once.
+
+    Raises:
+        ConfError: naming each key, its value and what is wrong.
+    """
+    try:
+        return conf_type.model_validate(dict(conf))
+    except ValidationError as error:
+        lines = [
+            f"model.{'.'.join(map(str, e['loc']))}={e['input']!r}: {e['msg']} (model {name})" for e in error.errors()
+        ]
+        raise ConfError("\n".join(lines)) from error
