@@ -32,6 +32,7 @@ from features.storage import open_input
 
 IntArray = npt.NDArray[np.int32]
 DayArray = npt.NDArray[np.int32]
+ColumnEncoder = Callable[[pa.Array, DayArray], IntArray]
 EPOCH = datetime.date(1970, 1, 1)
 ALWAYS = np.iinfo(np.int32).max
 
@@ -181,7 +182,8 @@ class Encoder:
         if day is not None:
             return np.full(len(table), (day - EPOCH).days, dtype=np.int32)
         if "dt" in table.column_names:
-            return flat_array(table["dt"]).cast(pa.date32()).cast(pa.int32()).to_numpy().astype(np.int32)
+            days: DayArray = flat_array(table["dt"]).cast(pa.date32()).cast(pa.int32()).to_numpy().astype(np.int32)
+            return days
         return np.full(len(table), ALWAYS, dtype=np.int32)
 
     def _values(
@@ -207,7 +209,8 @@ class Encoder:
         import xgboost
 
         leaves = self.trainset.leaves
-        assert leaves is not None and self._booster is not None
+        assert leaves is not None
+        assert self._booster is not None
         if len(table) == 0:
             return np.zeros((0, leaves.trees), dtype=np.int32)
         nodes = self._booster.predict(xgboost.DMatrix(booster_matrix(table, leaves.features)), pred_leaf=True)
@@ -265,7 +268,8 @@ class Encoder:
 def booster_matrix(table: pa.Table, features: tuple[str, ...]) -> npt.NDArray[np.float32]:
     """[n, features] float32, columns in the booster's order; untransformed values."""
     columns = [flat_array(table[name]).cast(pa.float64()).to_numpy(zero_copy_only=False) for name in features]
-    return np.stack(columns, axis=1).astype(np.float32)
+    matrix: npt.NDArray[np.float32] = np.stack(columns, axis=1).astype(np.float32)
+    return matrix
 
 
 def load_booster(blob: bytes) -> Any:

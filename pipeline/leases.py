@@ -1,0 +1,118 @@
+"""Who works on a partition: a lease with a heartbeat.
+
+`<table>/leases/<partition>/lease.<n>` is created exclusively and names its holder; while the holder lives,
+`beat.<n>.<k>` files appear beside it. A lease without a beat for `EXPIRY_SECONDS` is dead: the next run
+creates lease n + 1. What a dead holder might still write is fenced out by the generation of its commit.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import re
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from features import storage
+from features.errors import HeldError
+
+BEAT_SECONDS = 10.0
+EXPIRY_SECONDS = 60.0
+LEASE_PATTERN = re.compile(r"^lease\.(\d{6})$")
+
+
+class Lease:
+    """A lease on some partitions of one table; a context manager.
+
+    Raises:
+        HeldError: on entering, when another live run holds one of them: who, since when.
+    """
+
+    def __init__(self, folder: str, partitions: Sequence[str], holder: str) -> None:
+        self._folder = folder
+        self._partitions = tuple(partitions)
+        self._holder = holder
+        self._numbers: dict[str, int] = {}
+        self._stop = threading.Event()
+        self._lost: str | None = None
+        self._thread = threading.Thread(target=self._beat, name="lease-heartbeat", daemon=True)
+
+    def __enter__(self) -> Self:
+        try:
+            for partition in self._partitions:
+                self._numbers[partition] = self._take(partition)
+        except HeldError:
+            self._release()
+            raise
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._release()
+
+    def check(self) -> None:
+        """Raise HeldError when the lease was lost while working."""
+        if self._lost is not None:
+            raise HeldError(self._lost)
+
+    def _describe(self) -> bytes:
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        return json.dumps(
+            {"holder": self._holder, "host": socket.gethostname(), "pid": os.getpid(), "since": now}
+        ).encode()
+
+    def _latest(self, partition: str) -> tuple[int, storage.FileEntry | None]:
+        entries = storage.list_files(f"{self._folder}/{partition}")
+        leases = [(int(match.group(1)), entry) for entry in entries if (match := LEASE_PATTERN.match(entry.name))]
+        return max(leases, key=lambda item: item[0], default=(0, None))
+
+    def _take(self, partition: str) -> int:
+        number, entry = self._latest(partition)
+        if entry is not None and not self._is_over(partition, number, entry):
+            raise HeldError(self._held_message(partition, entry))
+        if not storage.create_exclusively(self._url(partition, "lease", number + 1), self._describe()):
+            _, winner = self._latest(partition)
+            raise HeldError(self._held_message(partition, winner))
+        return number + 1
+
+    def _is_over(self, partition: str, number: int, entry: storage.FileEntry) -> bool:
+        if storage.exists(self._url(partition, "released", number)):
+            return True
+        beats = [
+            e.mark for e in storage.list_files(f"{self._folder}/{partition}") if e.name.startswith(f"beat.{number:06d}")
+        ]
+        newest = max([entry.mark, *beats])
+        return time.time_ns() - newest > EXPIRY_SECONDS * 1e9
+
+    def _held_message(self, partition: str, entry: storage.FileEntry | None) -> str:
+        who = json.loads(storage.read_bytes(entry.url)) if entry is not None else {}
+        return (
+            f"{self._folder.rsplit('/', 2)[1]} {partition} is held by run {who.get('holder')} "
+            f"(host {who.get('host')}, pid {who.get('pid')}, since {who.get('since')}). "
+            f"Wait for it, or, if it died, for {EXPIRY_SECONDS:.0f} s"
+        )
+
+    def _url(self, partition: str, kind: str, number: int) -> str:
+        return f"{self._folder}/{partition}/{kind}.{number:06d}"
+
+    def _beat(self) -> None:
+        while not self._stop.wait(BEAT_SECONDS):
+            for partition, number in self._numbers.items():
+                if self._latest(partition)[0] != number:
+                    self._lost = f"{partition}: the lease of run {self._holder} expired and another run took it"
+                    return
+                storage.write_bytes(self._url(partition, "beat", number), b"")
+
+    def _release(self) -> None:
+        for partition, number in self._numbers.items():
+            storage.create_exclusively(self._url(partition, "released", number), b"")
+        self._numbers = {}

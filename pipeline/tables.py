@@ -1,0 +1,313 @@
+"""The only reads and writes of derived tables, and the commit protocol that makes them safe.
+
+    <warehouse>/<table>/data/<attempt>/day=YYYY-MM-DD/part-*.parquet    never moved, never overwritten
+    <warehouse>/<table>/manifests/<partition>/manifest.<generation>     created exclusively, whole
+
+A partition is what its highest generation lists, and nothing else; a crash leaves files that no manifest
+names. Whoever read generation g commits g + 1: of two writers one creates it, the other is told.
+
+Steps of `Warehouse.write_days`, for d days:
+  1. lease      one lease per partition, with a heartbeat                                  d leases
+  2. write      one Spark job; rows and digests of every day observed in the same pass     d × (rows, digest)
+  3. footers    rows and bytes of every file                                               f files
+  4. commit     one manifest per day, empty days too                                       d manifests
+"""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+import json
+import re
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, Field
+
+from features import storage
+from features.errors import DataError, HeldError, NotReadyError, Problem
+from pipeline.leases import Lease
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame, SparkSession
+
+MANIFEST_PATTERN = re.compile(r"^manifest\.(\d{6})$")
+UNKNOWN = "unknown"
+
+
+class DataFile(BaseModel):
+    """A data file; `path` is relative to the table's folder."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    path: str
+    rows: int
+    bytes: int
+
+
+class PartitionManifest(BaseModel):
+    """One generation of one partition: its files, its content digest and what it was computed from.
+
+    `inputs` maps "table/partition" to the content digest (raw: listing digest) that was read.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    table: str
+    partition: str
+    generation: int = Field(ge=1)
+    attempt: str
+    files: tuple[DataFile, ...]
+    rows: int
+    digest: str
+    schema_: tuple[tuple[str, str], ...] = Field(alias="schema", serialization_alias="schema")
+    inputs: Mapping[str, str] = Field(default_factory=dict)
+    code: str = UNKNOWN
+    conf: str = UNKNOWN
+    counts: Mapping[str, int] = Field(default_factory=dict)
+    created_at: datetime.datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """What goes into the manifest beside the data.
+
+    `inputs` is asked once per day: the input partitions of that day with their digests.
+    """
+
+    inputs: Mapping[datetime.date, Mapping[str, str]]
+    code: str = UNKNOWN
+    conf: str = UNKNOWN
+
+
+def day_partition(day: datetime.date) -> str:
+    """Name of a day's partition."""
+    return f"dt={day.isoformat()}"
+
+
+class Warehouse:
+    """Derived tables under one URL."""
+
+    def __init__(self, url: str) -> None:
+        self.url = storage.absolute(url)
+
+    def table_url(self, table: str) -> str:
+        """Folder of a table."""
+        return f"{self.url}/{table}"
+
+    def _manifest_folder(self, table: str, partition: str) -> str:
+        return f"{self.table_url(table)}/manifests/{partition}"
+
+    def generations(self, table: str, partition: str) -> list[int]:
+        """Committed generations, oldest first."""
+        entries = storage.list_files(self._manifest_folder(table, partition))
+        matches = (MANIFEST_PATTERN.match(entry.name) for entry in entries)
+        return sorted(int(match.group(1)) for match in matches if match)
+
+    def manifest(self, table: str, partition: str) -> PartitionManifest | None:
+        """The current manifest of a partition, or None when it was never committed."""
+        generations = self.generations(table, partition)
+        if not generations:
+            return None
+        url = f"{self._manifest_folder(table, partition)}/manifest.{generations[-1]:06d}"
+        return PartitionManifest.model_validate_json(storage.read_bytes(url))
+
+    def partitions(self, table: str) -> list[str]:
+        """Names of the partitions that were committed at least once."""
+        found = storage.list_folders(f"{self.table_url(table)}/manifests")
+        return [partition for partition in found if self.generations(table, partition)]
+
+    def tables(self) -> list[str]:
+        """Names of the derived tables."""
+        return [name for name in storage.list_folders(self.url) if self.partitions(name)]
+
+    def require(self, table: str, days: Iterable[datetime.date]) -> dict[datetime.date, PartitionManifest]:
+        """The manifests of days.
+
+        Raises:
+            NotReadyError: names every day that was not computed.
+        """
+        found = {day: self.manifest(table, day_partition(day)) for day in days}
+        missing = [day.isoformat() for day, manifest in found.items() if manifest is None]
+        if missing:
+            raise NotReadyError(
+                [
+                    Problem(
+                        table=table,
+                        what="days were not computed yet",
+                        count=len(missing),
+                        examples=missing,
+                        remedy=f"Run `limelight backfill --from {min(missing)} --to {max(missing)}`",
+                    )
+                ]
+            )
+        return {day: manifest for day, manifest in found.items() if manifest is not None}
+
+    def file_urls(self, manifest: PartitionManifest) -> list[str]:
+        """URLs of the files of a partition."""
+        return [f"{self.table_url(manifest.table)}/{file.path}" for file in manifest.files]
+
+    def read_days(self, spark: SparkSession, table: str, days: Sequence[datetime.date]) -> DataFrame:
+        """Rows of some days; an empty day has no rows.
+
+        Raises:
+            NotReadyError: when a day was not computed.
+            DataError: when the days were written with different schemas.
+        """
+        manifests = self.require(table, days)
+        schemas = {manifest.schema_ for manifest in manifests.values()}
+        if len(schemas) > 1:
+            raise DataError([self._schema_problem(table, manifests)])
+        ddl = ", ".join(f"`{name}` {sql_type}" for name, sql_type in schemas.pop())
+        urls = [url for manifest in manifests.values() for url in self.file_urls(manifest)]
+        if not urls:
+            return spark.createDataFrame([], ddl)
+        return spark.read.schema(ddl).parquet(*urls)
+
+    @staticmethod
+    def _schema_problem(table: str, manifests: Mapping[datetime.date, PartitionManifest]) -> Problem:
+        first, last = min(manifests), max(manifests)
+        columns = set(manifests[first].schema_) ^ set(manifests[last].schema_)
+        return Problem(
+            table=table,
+            what="days were written with different columns",
+            examples=sorted(name for name, _ in columns),
+            remedy=f"Recompute them with one catalog: `limelight backfill --from {first} --to {last}`",
+        )
+
+    def write_days(
+        self,
+        frame: DataFrame,
+        table: str,
+        days: Sequence[datetime.date],
+        provenance: Provenance,
+        day_column: str = "dt",
+        counted: Sequence[str] = (),
+    ) -> dict[datetime.date, PartitionManifest]:
+        """Write rows of some days in one Spark job and commit each day.
+
+        Args:
+            frame: rows of exactly these days, told apart by `day_column` (a date).
+            counted: integer columns that are summed into `PartitionManifest.counts` and not written.
+
+        Raises:
+            HeldError: when another run holds a day, or has committed it meanwhile.
+        """
+        from pyspark.sql import Observation
+        from pyspark.sql import functions as sf
+
+        attempt = uuid.uuid4().hex[:12]
+        target = f"{self.table_url(table)}/data/{attempt}"
+        written = frame.drop(*counted)
+        observation = Observation(f"write-{table}-{attempt}")
+        expressions = _observed(days, day_column, written.columns, counted)
+        with self.lease(table, [day_partition(day) for day in days], attempt) as lease:
+            before = {day: self.generations(table, day_partition(day)) for day in days}
+            (
+                frame.observe(observation, *expressions)
+                .drop(*counted)
+                .withColumn("day", sf.col(day_column))
+                .write.partitionBy("day")
+                .parquet(target)
+            )
+            lease.check()
+            files = self._written_files(table, target)
+            observed = observation.get
+            schema = tuple((field.name, field.dataType.simpleString()) for field in written.schema.fields)
+            manifests = {}
+            for index, day in enumerate(days):
+                manifests[day] = PartitionManifest(
+                    table=table,
+                    partition=day_partition(day),
+                    generation=(before[day] or [0])[-1] + 1,
+                    attempt=attempt,
+                    files=tuple(files.get(day.isoformat(), ())),
+                    rows=int(observed[f"rows_{index}"] or 0),
+                    digest=_digest(observed, index),
+                    schema=schema,
+                    inputs=provenance.inputs.get(day, {}),
+                    code=provenance.code,
+                    conf=provenance.conf,
+                    counts={name: int(observed[f"{name}_{index}"] or 0) for name in counted},
+                    created_at=datetime.datetime.now(datetime.UTC),
+                )
+            self.commit(manifests.values())
+        return manifests
+
+    def _written_files(self, table: str, target: str) -> dict[str, list[DataFile]]:
+        prefix = f"{self.table_url(table)}/"
+        entries = [e for e in storage.list_files(target, recursive=True) if e.name.endswith(".parquet")]
+        files: dict[str, list[DataFile]] = {}
+        for day, group in itertools.groupby(entries, key=lambda entry: entry.name.split("/")[0].removeprefix("day=")):
+            for entry in group:
+                with storage.open_input(entry.url) as source:
+                    rows = pq.read_metadata(source).num_rows
+                found = DataFile(path=entry.url.removeprefix(prefix), rows=rows, bytes=entry.size)
+                files.setdefault(day, []).append(found)
+        return files
+
+    def commit(self, manifests: Iterable[PartitionManifest]) -> None:
+        """Make partitions visible, each by one exclusive creation.
+
+        Raises:
+            DataError: when a manifest's files do not hold its rows (a writer died half way).
+            HeldError: when another run committed the same generation first.
+        """
+        for manifest in manifests:
+            listed = sum(file.rows for file in manifest.files)
+            if listed != manifest.rows:
+                raise DataError([_rows_problem(manifest, listed)])
+            name = f"manifest.{manifest.generation:06d}"
+            url = f"{self._manifest_folder(manifest.table, manifest.partition)}/{name}"
+            content = manifest.model_dump_json(indent=1, by_alias=True).encode()
+            if not storage.create_exclusively(url, content):
+                raise HeldError(
+                    f"table={manifest.table} {manifest.partition}: another run committed generation "
+                    f"{manifest.generation} first; its result stands. Run again to build on it"
+                )
+
+    def lease(self, table: str, partitions: Sequence[str], holder: str) -> Lease:
+        """A lease on partitions; enter it before working on them."""
+        return Lease(f"{self.table_url(table)}/leases", partitions, holder)
+
+
+def _rows_problem(manifest: PartitionManifest, listed: int) -> Problem:
+    return Problem(
+        table=manifest.table,
+        day=manifest.partition,
+        what=f"files hold {listed} rows where {manifest.rows} were written",
+        remedy="Run the stage again; nothing was committed",
+    )
+
+
+def _observed(
+    days: Sequence[datetime.date], day_column: str, columns: Sequence[str], counted: Sequence[str]
+) -> list[Column]:
+    """Aggregates of one pass, per day: rows, two order-free sums of row hashes, sums of counted columns."""
+    from pyspark.sql import functions as sf
+
+    row_hash = sf.xxhash64(*[sf.col(name) for name in columns])
+    expressions = []
+    for index, day in enumerate(days):
+        here = sf.col(day_column) == sf.lit(day)
+        # Two 32-bit halves: their sums stay exact in 64 bits up to 2^31 rows a day.
+        high = sf.when(here, sf.shiftrightunsigned(row_hash, 32))
+        low = sf.when(here, row_hash.bitwiseAND(sf.lit(0xFFFFFFFF)))
+        expressions += [
+            sf.count(sf.when(here, sf.lit(1))).alias(f"rows_{index}"),
+            sf.sum(high).alias(f"high_{index}"),
+            sf.sum(low).alias(f"low_{index}"),
+            *(sf.sum(sf.when(here, sf.col(name))).alias(f"{name}_{index}") for name in counted),
+        ]
+    return expressions
+
+
+def _digest(observed: Mapping[str, int | None], index: int) -> str:
+    parts = [int(observed[f"{name}_{index}"] or 0) for name in ("rows", "high", "low")]
+    return "-".join(f"{part & 0xFFFFFFFFFFFFFFFF:x}" for part in parts)
+
+
+def to_json(value: object) -> bytes:
+    """Stable JSON: sorted keys, so that equal content is equal text."""
+    return json.dumps(value, sort_keys=True, indent=1, default=str).encode()
