@@ -1,0 +1,171 @@
+"""One row group as few matrices, and the pieces of several put together as one `Batch`.
+
+n: rows, F: categorical fields, K: dense numbers, L: sequence length, T: tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+
+from features import manifest as m
+from features.errors import DataError, Problem
+from training.batch import Batch
+
+Array = NDArray[Any]
+
+PAD_ROW_ID = -1
+PAD_GROUP = -1
+
+_REMEDY = "The file does not keep the contract of features/manifest.py: export the train set again."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One matrix of a block, and the columns it is made of.
+
+    Attributes:
+        name: what the matrix is called, e.g. "ids" or "sequences.watched.anchor_id".
+        columns: scalar columns side by side, or one list column.
+        stored: type of the values in the file and in the block.
+        width: length of every list; None for scalar columns.
+        flat: [n] instead of [n, 1], for a single scalar column.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    stored: pa.DataType
+    width: int | None = None
+    flat: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """Rows of one row group, in the order of the plan: part name → [n, …]."""
+
+    row_group: int
+    parts: Mapping[str, Array]
+
+
+def parts_of(trainset: m.TrainSet, *, with_position: bool) -> tuple[Part, ...]:
+    """The matrices of a train set's rows, columns in the order of the manifest."""
+    tasks = [task.name for task in trainset.tasks]
+    parts = [
+        Part(name="ids", columns=tuple(m.categorical_column(f.name) for f in trainset.categorical), stored=pa.int32()),
+        Part(name="dense", columns=tuple(m.dense_column(f.name) for f in trainset.dense), stored=pa.float32()),
+        Part(name="labels", columns=tuple(m.label_column(task) for task in tasks), stored=pa.float32()),
+        Part(name="label_mask", columns=tuple(m.mask_column(task) for task in tasks), stored=pa.float32()),
+        Part(name="group", columns=(m.GROUP_COLUMN,), stored=pa.int64(), flat=True),
+        Part(name="row_id", columns=(m.ROW_ID_COLUMN,), stored=pa.int64(), flat=True),
+    ]
+    parts += [
+        Part(name=f"vectors.{v.name}", columns=(m.vector_column(v.name),), stored=pa.float32(), width=v.dim)
+        for v in trainset.vectors
+    ]
+    parts += [
+        Part(
+            name=f"sequences.{sequence.name}.{field.name}",
+            columns=(m.sequence_column(sequence.name, field.name),),
+            stored=pa.int32(),
+            width=sequence.length,
+        )
+        for sequence in trainset.sequences
+        for field in sequence.fields
+    ]
+    if with_position and trainset.positions is not None:
+        parts.append(Part(name="position", columns=(m.POSITION_COLUMN,), stored=pa.int32(), flat=True))
+    return tuple(parts)
+
+
+def pack(table: pa.Table, parts: Sequence[Part], order: NDArray[np.intp]) -> dict[str, Array]:
+    """Columns → matrices, rows in `order`: the one copy between the file's pages and the batch.
+
+    Raises:
+        DataError: columns with nulls, another type, or lists of another length; all of them at once.
+    """
+    problems = [problem for part in parts for column in part.columns for problem in _problems(table, part, column)]
+    if problems:
+        raise DataError(problems)
+    return {part.name: _pack_part(table, part, order) for part in parts}
+
+
+def _problems(table: pa.Table, part: Part, column: str) -> list[Problem]:
+    values = table.column(column)
+    actual = values.type if part.width is None else getattr(values.type, "value_type", None)
+    if actual != part.stored:
+        expected = part.stored if part.width is None else f"list<{part.stored}>"
+        return [Problem(what=f"type {values.type}, expected {expected}", column=column, remedy=_REMEDY)]
+    if values.null_count:
+        return [Problem(what="nulls", column=column, count=values.null_count, remedy=_REMEDY)]
+    if part.width is None:
+        return []
+    lengths = np.concatenate([np.diff(chunk.offsets.to_numpy()) for chunk in values.chunks])
+    wrong = lengths[lengths != part.width]
+    if not len(wrong):
+        return []
+    what = f"lists not of length {part.width}"
+    return [Problem(what=what, column=column, count=len(wrong), examples=np.unique(wrong).tolist(), remedy=_REMEDY)]
+
+
+def _pack_part(table: pa.Table, part: Part, order: NDArray[np.intp]) -> Array:
+    if part.width is not None:
+        values = _one_chunk(table.column(part.columns[0])).flatten()
+        matrix: Array = values.to_numpy().reshape(len(order), part.width)
+        return matrix[order]
+    columns = [_one_chunk(table.column(column)).to_numpy() for column in part.columns]
+    if part.flat:
+        flat: Array = columns[0][order]
+        return flat
+    packed = np.empty((len(order), len(columns)), dtype=part.stored.to_pandas_dtype())
+    for place, values in enumerate(columns):
+        packed[:, place] = values[order]
+    return packed
+
+
+def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+def assemble(slices: Sequence[Mapping[str, Array]], parts: Sequence[Part], *, rows: int) -> Batch:
+    """Slices of blocks, one below the other, as a batch of `rows` rows.
+
+    What the slices lack is padding: id 0 everywhere, label_mask 0, row_id and group −1.
+    """
+    missing = rows - sum(len(piece["row_id"]) for piece in slices)
+    tensors: dict[str, torch.Tensor] = {}
+    for part in parts:
+        stack = [piece[part.name] for piece in slices]
+        if missing or not stack:
+            stack.append(_padding(part, missing))
+        # int32 in the file and in the blocks halves what is held; torch looks embeddings up by int64
+        wanted = np.int64 if pa.types.is_integer(part.stored) else np.float32
+        tensors[part.name] = torch.from_numpy(np.concatenate(stack, dtype=wanted))
+    return Batch(
+        ids=tensors["ids"],
+        dense=tensors["dense"],
+        vectors=_named(tensors, "vectors."),
+        sequences=_named(tensors, "sequences."),
+        labels=tensors["labels"],
+        label_mask=tensors["label_mask"],
+        position=tensors.get("position"),
+        group=tensors["group"],
+        row_id=tensors["row_id"],
+    )
+
+
+def _padding(part: Part, rows: int) -> Array:
+    if part.flat:
+        value = {"row_id": PAD_ROW_ID, "group": PAD_GROUP}.get(part.name, 0)
+        return np.full(rows, value, dtype=part.stored.to_pandas_dtype())
+    width = len(part.columns) if part.width is None else part.width
+    return np.zeros((rows, width), dtype=part.stored.to_pandas_dtype())
+
+
+def _named(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
