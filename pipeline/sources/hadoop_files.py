@@ -72,9 +72,13 @@ class HadoopFiles:
 
     def write_text(self, url: str, text: str) -> None:
         """Replaces the file at `url` by UTF-8 `text`; parent folders are made."""
+        self.write_bytes(url, text.encode())
+
+    def write_bytes(self, url: str, content: bytes) -> None:
+        """Replaces the file at `url` by `content`; parent folders are made."""
         stream = self._fs.create(self._path(url), True)
         try:
-            stream.write(bytearray(text, "utf-8"))
+            stream.write(bytearray(content))
         finally:
             stream.close()
 

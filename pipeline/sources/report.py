@@ -22,8 +22,6 @@ class SourceTasks(BaseModel):
         main: the task that the demo's verdict is about.
         tasks: names of the label rules (features/catalog/labels.py), `main` among them.
         esmm: (parent, conversion): the pair whose product is CTCVR.
-        watch_positive_seconds, watch_negative_seconds: thresholds of the watch label for this source; None leaves
-            those in conf.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -31,8 +29,6 @@ class SourceTasks(BaseModel):
     main: str
     tasks: tuple[str, ...]
     esmm: tuple[str, str]
-    watch_positive_seconds: float | None = None
-    watch_negative_seconds: float | None = None
 
     @model_validator(mode="after")
     def _names_agree(self) -> SourceTasks:
