@@ -18,24 +18,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+from lock_file import lock_entries, pins
+
 SETUP = Path(__file__).resolve().parent
 ROOT = SETUP.parent
 PYTHON_VERSION = "3.11"
 OUTSIDE_LOCK = re.compile(r"^(torch|triton|nvidia-|cuda-|horovod\b)")
-
-
-def lock_entries(text: str) -> dict[str, str]:
-    """Splits a lock into {package name: its lines}, comments before the first package left out."""
-    entries: dict[str, str] = {}
-    name = ""
-    for line in text.splitlines():
-        start = re.match(r"([A-Za-z0-9][A-Za-z0-9._-]*)==", line)
-        if start:
-            name = start.group(1)
-            entries[name] = ""
-        if name:
-            entries[name] += line + "\n"
-    return entries
 
 
 def compile_lock(uv: str, arguments: list[str]) -> dict[str, str]:
@@ -65,8 +53,8 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as scratch:
         constraints = Path(scratch) / "constraints.txt"
-        pins = [lines.split()[0] for name, lines in main_lock.items() if name not in ("pyspark", "py4j")]
-        constraints.write_text("\n".join(pins), encoding="utf-8")
+        shared = {name: lines for name, lines in main_lock.items() if name not in ("pyspark", "py4j")}
+        constraints.write_text("\n".join(pins(shared)), encoding="utf-8")
         write_lock(
             "requirements-spark4.lock",
             compile_lock(uv, ["--group", "spark4", "--constraint", str(constraints)]),

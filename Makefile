@@ -1,0 +1,85 @@
+# Limelight: `make help` says what each target does. Every target sets up what it needs by itself.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# Any Python 3.8 or newer may run set-up; it finds the Python 3.11 of the environment itself, or takes PYTHON.
+HOST_PYTHON := $(shell for name in "$(PYTHON)" python3 python3.11 python; do \
+	"$$name" -c 'import sys; sys.exit(sys.version_info < (3, 8))' 2>/dev/null && { echo "$$name"; break; }; done)
+BIN := .venv/bin
+
+# Where the demo's data comes from: simulate, completejourney, or kuairand / kuailive with DATA=folder.
+SOURCE ?= simulate
+DATA ?=
+OUT ?= build/demo
+# More arguments for pytest: make test ARGS="-k feed -x"
+ARGS ?=
+ifdef PYTHON
+export PYTHON
+endif
+
+define set_up
+$(if $(HOST_PYTHON),,@echo "setup: Python 3.11 is missing: install it (Debian and Ubuntu: python3.11 python3.11-venv \
+	python3.11-dev) or name one with PYTHON=/path/to/python3.11." >&2; exit 1)
+@$(HOST_PYTHON) setup/install.py
+endef
+
+.PHONY: help
+help:  ## List the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup:  ## Make .venv from the lock, with Horovod (HOROVOD_GPU_OPERATIONS=NCCL for GPUs, PYTHON=path for the interpreter)
+	$(set_up)
+
+.PHONY: demo
+demo:  ## Raw logs to a published model and a report in OUT (SOURCE=simulate|kuairand|kuailive|completejourney DATA=folder)
+	$(set_up) $(if $(filter completejourney,$(SOURCE)),--extra completejourney)
+	@$(BIN)/limelight demo --source "$(SOURCE)" --out "$(OUT)" $(if $(DATA),--data "$(DATA)")
+
+.PHONY: test
+test:  ## Run every test on Spark 3.5 (ARGS="-k feed -x" goes to pytest)
+	$(set_up)
+	@$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: test-spark4
+test-spark4:  ## Run the tests that use Spark on Spark 4.0, in .venv-spark4 (needs a system Java 17 or 21)
+	$(set_up) --profile spark4
+	@.venv-spark4/bin/python -m pytest -m spark tests/features tests/pipeline $(ARGS)
+
+.PHONY: lint
+lint:  ## Ruff, its format, mypy strict, the import contracts, the catalog's lock
+	$(set_up)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/python -c 'from features.schema import load_catalog, lock_text; print(lock_text(load_catalog()), end="")' \
+		| diff features/catalog.lock.json - \
+		|| { echo "features/catalog.lock.json is out of date: run \`make catalog\` and commit it." >&2; exit 1; }
+
+.PHONY: format
+format:  ## Let ruff format the code and fix what it can
+	$(set_up)
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+.PHONY: catalog
+catalog:  ## Rewrite features/catalog.lock.json after a change of the catalog
+	$(set_up)
+	@$(BIN)/python -m features.schema
+
+.PHONY: lock
+lock:  ## Resolve setup/*.lock anew from pyproject.toml (needs the network)
+	$(set_up)
+	@$(BIN)/python -m venv build/uv && build/uv/bin/python -m pip install --quiet uv
+	@build/uv/bin/python setup/make_lock.py
+
+.PHONY: dist
+dist:  ## Zip the packages for spark-submit --py-files: build/dist/limelight.zip
+	$(set_up)
+	@$(BIN)/python setup/make_dist.py
+
+.PHONY: clean
+clean:  ## Remove build/ and the caches of tools; the environments and Horovod's wheel stay
+	@rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .grimp_cache *.egg-info
