@@ -1,0 +1,1 @@
+"""A live-stream platform as a function of (seed, key); docs/simulator.md has its equations."""
