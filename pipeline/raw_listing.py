@@ -1,4 +1,4 @@
-"""What lies in a warehouse's raw tables, listed once per run: days, files, marks, columns, rows.
+"""What lies in a warehouse's raw tables, listed once per run: days, markers, files.
 
 Raw partitions have no manifests, so names, sizes and modification marks stand for their content: a digest of them
 enters the manifest of whatever read the partition, and a replaced raw day is seen.
@@ -12,10 +12,8 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
 
 from pyspark.sql import SparkSession
-from pyspark.sql.types import ArrayType, DataType, StructType
 
 from features.errors import DataError, NotReadyError, Problem
 from pipeline.sources.hadoop_files import FileEntry, HadoopFiles
@@ -57,21 +55,6 @@ class RawPartition:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DayShape:
-    """Columns and rows of one raw day, from its Parquet footers.
-
-    Attributes:
-        columns: the days' columns as Spark reads them; of the first file where only that was opened.
-        rows: over all of the day's files.
-        odd_files: names of files whose columns differ from the first file's.
-    """
-
-    columns: Mapping[str, DataType]
-    rows: int
-    odd_files: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
 class RawListing:
     """The raw tables at one moment.
 
@@ -94,7 +77,7 @@ class RawListing:
         return sorted(day for day in days if first is not None and day >= first)
 
     def state(self, table: str, day: dt.date) -> DayState:
-        """From folder and marker alone; a ready day whose files hold no row is found by `read_shapes`."""
+        """From folder and marker alone; a ready day whose files hold no row is found by `RawInput`."""
         partition = self.partitions[table].get(day)
         if partition is None:
             later = any(other > day for other in self.days[table])
@@ -221,60 +204,3 @@ def day_problem(table: str, day: dt.date, state: DayState) -> Problem:
         DayState.EMPTY: ("raw day is empty: the marker is there, and no row", "Check the job that writes it."),
     }[state]
     return Problem(what=what, remedy=remedy, table=table, day=day.isoformat())
-
-
-def read_shapes(
-    spark: SparkSession, listing: RawListing, table: str, days: Iterable[dt.date], *, every_file: bool = False
-) -> dict[dt.date, DayShape]:
-    """Columns and row counts of the days that have files, from Parquet footers (no Spark job).
-
-    Args:
-        every_file: compare the columns of each file; else one file speaks for its day, as a day is one job's output,
-            and `rows` counts that file only.
-    """
-    footers = _Footers(spark)
-    shapes: dict[dt.date, DayShape] = {}
-    for day in sorted(days):
-        partition = listing.partitions[table].get(day)
-        if partition is None or not partition.files:
-            continue
-        urls = partition.file_urls() if every_file else partition.file_urls()[:1]
-        found = [footers.read(url) for url in urls]
-        first, _ = found[0]
-        odd = tuple(url.rsplit("/", 1)[1] for url, (columns, _) in zip(urls, found, strict=True) if columns != first)
-        shapes[day] = DayShape(columns=first, rows=sum(rows for _, rows in found), odd_files=odd)
-    return shapes
-
-
-class _Footers:
-    """Reads footers through the JVM; class look-ups cost more than the reads, so they are made once."""
-
-    def __init__(self, spark: SparkSession) -> None:
-        jvm: Any = spark._jvm
-        jsc: Any = spark.sparkContext._jsc
-        jsession: Any = spark._jsparkSession
-        parquet = jvm.org.apache.parquet.hadoop
-        self._path: Any = jvm.org.apache.hadoop.fs.Path
-        self._from_path: Any = parquet.util.HadoopInputFile.fromPath
-        self._open: Any = parquet.ParquetFileReader.open
-        self._hadoop_conf: Any = jsc.hadoopConfiguration()
-        self._converter: Any = jvm.org.apache.spark.sql.execution.datasources.parquet.ParquetToSparkSchemaConverter(
-            jsession.sessionState().conf()
-        )
-
-    def read(self, url: str) -> tuple[dict[str, DataType], int]:
-        """(column -> type as Spark would read it, rows) of one file."""
-        reader = self._open(self._from_path(self._path(url), self._hadoop_conf))
-        try:
-            converted = self._converter.convert(reader.getFooter().getFileMetaData().getSchema())
-            columns = StructType.fromJson(json.loads(converted.json()))
-            return {field.name: nullable_inside(field.dataType) for field in columns.fields}, int(
-                reader.getRecordCount()
-            )
-        finally:
-            reader.close()
-
-
-def nullable_inside(kind: DataType) -> DataType:
-    """`kind` with nullable elements: whether elements may be null is the writer's habit, not part of the contract."""
-    return ArrayType(nullable_inside(kind.elementType)) if isinstance(kind, ArrayType) else kind

@@ -1,0 +1,284 @@
+"""How every stage reads raw rows: only whole, ready days; only rows that the contract lets count.
+
+Steps for one table and some days:
+  1. ready     every day has its marker; late and missing days stop, empty days are counted      days
+  2. shapes    contract columns present and of the right type, day by day, from footers          days x columns
+  3. read      the files that were listed, with an explicit schema; `dt` is a date, never inferred
+  4. times     rows that happened after the end of the day they arrived on stop the run; rows that arrived more
+               than `max_lateness_days` after they happened are quarantined                      one row per day
+  5. repeats   logs are delivered at least once: of the rows of one key the first by (dt, ts) counts, over the days
+               read and the `max_lateness_days` before them; the run stops when the copies differ, or above a share
+
+What counting costs: steps 4 and 5 are one narrow scan each (times alone; key, dt and a 64-bit hash of the payload),
+once per run and set of days, however many stages then read. Spark's Observation would save the first scan, but its
+metrics arrive only after the stage's own action, hence after a stage has written what must stop it, and they are lost
+when adaptive execution drops an empty stage. A table without repeats, the usual case, pays nothing afterwards: what
+stages read is a filter. Only the rows of repeated keys are ever sorted.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from pyspark.sql import Column, DataFrame, SparkSession, Window
+from pyspark.sql import functions as F
+
+from features.errors import MAX_EXAMPLES, ConfError, DataError, Problem
+from pipeline.raw_listing import RawListing, require_ready
+from pipeline.raw_shapes import raw_schema, read_shapes
+from pipeline.sources.raw_layout import DAY_COLUMN, RAW_TABLES, RawTable, table_folder
+
+SESSION_ZONE_KEY = "spark.sql.session.timeZone"
+COPIES, DIFFER, PAYLOAD = "_copies", "_differ", "_payload"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RawCounts:
+    """What reading one table found, over the days read.
+
+    Attributes:
+        rows: rows in the files.
+        quarantined: day of arrival -> rows that arrived too late to count anywhere.
+        repeated: rows beyond the first of their key; those of the look-back days are included.
+        empty_days: ready days without a row.
+    """
+
+    rows: int
+    quarantined: Mapping[dt.date, int]
+    repeated: int
+    empty_days: tuple[dt.date, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Day:
+    rows: int
+    late: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Examined:
+    counts: RawCounts
+    repeated_keys: DataFrame | None
+
+
+class RawInput:
+    """The raw tables as one run reads them; make one per run, so that each table is examined once."""
+
+    def __init__(
+        self, spark: SparkSession, listing: RawListing, *, zone: str, max_lateness_days: int, max_repeat_share: float
+    ) -> None:
+        """
+        Args:
+            zone: business time zone; the session's own must be the same, as it decides which day a `ts` is on.
+            max_lateness_days: rows with dt - day(ts) above it are quarantined.
+            max_repeat_share: repeated rows above this share of all rows stop the run.
+
+        Raises:
+            ConfError: the session runs in another time zone.
+        """
+        session_zone = spark.conf.get(SESSION_ZONE_KEY)
+        if session_zone != zone:
+            raise ConfError(
+                f"{SESSION_ZONE_KEY} is {session_zone}, time.zone is {zone}: start the session with the latter"
+            )
+        self._spark = spark
+        self.listing = listing
+        self._max_lateness_days = max_lateness_days
+        self._max_repeat_share = max_repeat_share
+        self._examined: dict[tuple[str, tuple[dt.date, ...]], _Examined] = {}
+
+    def read(self, table: str, days: Iterable[dt.date]) -> DataFrame:
+        """The rows of `days` that count: contract columns, then further ones as found, then `dt` as a date.
+
+        Raises:
+            NotReadyError: a day is late.
+            DataError: a day is missing, a column is absent or of another type, rows happened after their day's end,
+                too many rows are repeated or repeats differ. All problems of the kind at once.
+        """
+        wanted = tuple(sorted(set(days)))
+        spec = RAW_TABLES[table]
+        repeated_keys = self._examine(spec, wanted).repeated_keys
+        if repeated_keys is None:
+            return self._in_time(spec, self._load(table, wanted))
+        rows = self._in_time(spec, self._load(table, self._with_look_back(spec, wanted)))
+        return first_of_each(rows, repeated_keys, spec).where(F.col(DAY_COLUMN).isin(*wanted))
+
+    def counts(self, table: str, days: Iterable[dt.date]) -> RawCounts:
+        """What `read` found for the same days; raises as it does."""
+        return self._examine(RAW_TABLES[table], tuple(sorted(set(days)))).counts
+
+    def close(self) -> None:
+        """Frees the repeated keys that were kept."""
+        for examined in self._examined.values():
+            if examined.repeated_keys is not None:
+                examined.repeated_keys.unpersist()
+        self._examined.clear()
+
+    def _with_look_back(self, spec: RawTable, days: tuple[dt.date, ...]) -> tuple[dt.date, ...]:
+        """`days` and, for logs, the listed days before them that may hold the first copy of one of their rows.
+
+        Copies that count have the same ts and both arrive within `max_lateness_days` of it.
+        """
+        if spec.kind == "snapshot":
+            return days
+        offsets = range(self._max_lateness_days + 1)
+        reached = {day - dt.timedelta(days=offset) for day in days for offset in offsets}
+        known = {day for day, partition in self.listing.partitions[spec.name].items() if partition.ready}
+        return tuple(sorted(set(days) | (reached & known)))
+
+    def _examine(self, spec: RawTable, days: tuple[dt.date, ...]) -> _Examined:
+        key = (spec.name, days)
+        if key not in self._examined:
+            require_ready(self.listing, {spec.name: days})
+            self._examined[key] = self._examine_now(spec, days)
+        return self._examined[key]
+
+    def _examine_now(self, spec: RawTable, days: tuple[dt.date, ...]) -> _Examined:
+        seen = self._load(spec.name, self._with_look_back(spec, days))
+        times = self._count_times(spec, seen)
+        counts = RawCounts(
+            rows=sum(times[day].rows for day in days if day in times),
+            quarantined={day: times[day].late for day in days if day in times and times[day].late},
+            repeated=0,
+            empty_days=tuple(day for day in days if day not in times),
+        )
+        if spec.kind == "updates" or not times:
+            return _Examined(counts=counts, repeated_keys=None)
+        keys = repeats(self._in_time(spec, seen), spec).persist()
+        repeated = self._check_repeats(spec, keys, sum(day.rows for day in times.values()))
+        if not repeated:
+            keys.unpersist()
+            return _Examined(counts=counts, repeated_keys=None)
+        return _Examined(counts=replace(counts, repeated=repeated), repeated_keys=keys)
+
+    def _load(self, table: str, days: tuple[dt.date, ...]) -> DataFrame:
+        shapes = read_shapes(self._spark, self.listing, table, days)
+        schema = raw_schema(table, shapes)
+        urls = [url for day in shapes for url in self.listing.partitions[table][day].file_urls()]
+        if not urls:
+            return self._spark.createDataFrame([], schema)
+        folder = table_folder(self.listing.warehouse, table)
+        return self._spark.read.schema(schema).option("basePath", folder).parquet(*urls)
+
+    def _in_time(self, spec: RawTable, df: DataFrame) -> DataFrame:
+        if not spec.event_time:
+            return df
+        return df.where(lateness_days(spec) <= self._max_lateness_days)
+
+    def _count_times(self, spec: RawTable, df: DataFrame) -> dict[dt.date, _Day]:
+        """Rows and late rows per day; raises when rows happened after the end of their day."""
+        lateness = lateness_days(spec) if spec.event_time else F.lit(0)
+        example = F.to_json(F.struct(*spec.key, *spec.event_time))
+        rows = (
+            df.groupBy(DAY_COLUMN)
+            .agg(
+                F.count(F.lit(1)).alias("total"),
+                F.count(F.when(lateness > self._max_lateness_days, 1)).alias("late"),
+                F.count(F.when(lateness < 0, 1)).alias("ahead"),
+                F.min(F.when(lateness < 0, example)).alias("first_ahead"),
+                F.max(F.when(lateness < 0, example)).alias("last_ahead"),
+            )
+            .collect()
+        )
+        problems = [
+            Problem(
+                what="rows happened after the end of the day they arrived on",
+                table=spec.name,
+                day=row[DAY_COLUMN].isoformat(),
+                column=spec.event_time[0],
+                count=row["ahead"],
+                examples=sorted({row["first_ahead"], row["last_ahead"]}),
+                remedy="Correct the clock or the time zone of the job that writes this table, and replace the day.",
+            )
+            for row in sorted(rows, key=lambda row: row[DAY_COLUMN])
+            if row["ahead"]
+        ]
+        if problems:
+            raise DataError(problems)
+        return {row[DAY_COLUMN]: _Day(rows=int(row["total"]), late=int(row["late"])) for row in rows}
+
+    def _check_repeats(self, spec: RawTable, repeated_keys: DataFrame, rows: int) -> int:
+        """Number of rows beyond the first of their key."""
+        differing = F.col(DIFFER)
+        example = F.to_json(F.struct(*spec.key))
+        found = repeated_keys.agg(
+            F.coalesce(F.sum(F.col(COPIES) - 1), F.lit(0)).alias("repeated"),
+            F.count(F.when(differing, 1)).alias("differing"),
+            F.slice(F.array_sort(F.collect_list(F.when(differing, example))), 1, MAX_EXAMPLES).alias("examples"),
+        ).collect()[0]
+        repeated = int(found["repeated"])
+        name = ", ".join(spec.key)
+        problems = []
+        if found["differing"]:
+            problems.append(
+                Problem(
+                    what=f"rows of the same {name} differ",
+                    table=spec.name,
+                    column=name,
+                    count=found["differing"],
+                    examples=found["examples"],
+                    remedy="Give each event an id of its own, or replace the day by its right rows.",
+                )
+            )
+        if repeated > self._max_repeat_share * rows:
+            problems.append(
+                Problem(
+                    what=f"repeated {name} above the share of {self._max_repeat_share:.2%} of {rows:,} rows",
+                    table=spec.name,
+                    column=name,
+                    count=repeated,
+                    remedy="Find what delivers twice, or raise raw.max_repeat_share.",
+                )
+            )
+        if problems:
+            raise DataError(problems)
+        return repeated
+
+
+def lateness_days(spec: RawTable) -> Column:
+    """Arrival day minus day of the event, in the session's zone; negative for a row from after its day's end."""
+    return F.datediff(F.col(DAY_COLUMN), F.to_date(spec.happened_at()))
+
+
+def repeat_key(spec: RawTable) -> tuple[str, ...]:
+    """What may occur once: a log's key over all days, a snapshot's within its day."""
+    return (DAY_COLUMN, *spec.key) if spec.kind == "snapshot" else spec.key
+
+
+def repeats(df: DataFrame, spec: RawTable) -> DataFrame:
+    """One row per key that occurs more than once: the key, its number of copies, whether their payloads differ.
+
+    The payload is every column of the contract, compared by a 64-bit hash; the day of arrival and further columns may
+    differ between copies.
+    """
+    key = repeat_key(spec)
+    payload = F.xxhash64(*spec.column_names())
+    return (
+        df.select(*key, payload.alias(PAYLOAD))
+        .groupBy(*key)
+        .agg(
+            F.count(F.lit(1)).alias(COPIES),
+            (F.min(PAYLOAD) != F.max(PAYLOAD)).alias(DIFFER),
+        )
+        .where(F.col(COPIES) > 1)
+    )
+
+
+def first_of_each(df: DataFrame, repeated_keys: DataFrame, spec: RawTable) -> DataFrame:
+    """`df` without the later copies: of the rows of a repeated key the first by (dt, event time) stays.
+
+    Args:
+        repeated_keys: as `repeats` gives it; only rows of these keys are shuffled and sorted.
+    """
+    key = repeat_key(spec)
+    names = repeated_keys.select(*key)
+    order = Window.partitionBy(*key).orderBy(DAY_COLUMN, *spec.event_time)
+    firsts = (
+        df.join(names, list(key), "left_semi")
+        .withColumn(COPIES, F.row_number().over(order))
+        .where(F.col(COPIES) == 1)
+        .drop(COPIES)
+    )
+    return df.join(names, list(key), "left_anti").unionByName(firsts)
