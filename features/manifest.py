@@ -188,6 +188,7 @@ class TrainSet(Frozen):
     splits: Mapping[SplitName, Split]
     lineage: Mapping[str, str] = Field(default_factory=dict, description="input partition → content digest")
     seen_until: str = Field(description="the newest day that any fitted artefact has seen")
+    vocabulary_from: str | None = Field(default=None, description="the first day whose keys were counted")
 
     @model_validator(mode="after")
     def _references_resolve(self) -> Self:

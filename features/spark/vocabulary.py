@@ -1,0 +1,73 @@
+"""Which keys get an id, and since when.
+
+An id is admitted on the day AFTER the day on which its key reached the minimum frequency: a row of day d
+sees only ids that rows before d earned. Ids are numbered by (admitted_on, key), so fitting on more days
+only appends.
+
+Steps, for all vocabularies in one pass over the samples:
+  1. (vocabulary, key, day)                      one row per value of a row, keys as strings
+  2. (vocabulary, key, day, rows)                counted
+  3. (vocabulary, key, day, rows up to day)      running sum per key
+  4. (vocabulary, key, admitted_on)              first day that reaches the minimum, plus one
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pyarrow as pa
+from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import functions as F
+
+from features.manifest import FIRST_KEY_ID
+from features.schema import Catalog
+from features.spec import DType, Feature, Ids
+
+
+def _members(catalog: Catalog) -> list[tuple[str, Feature]]:
+    return [(f.encoding.vocabulary, f) for f in catalog.features if isinstance(f.encoding, Ids)]
+
+
+def admissions(samples: DataFrame, catalog: Catalog) -> DataFrame:
+    """Samples of the fit and train days → [vocabulary string, key string, admitted_on date].
+
+    Nulls and a feature's default are not keys: they encode as OOV.
+    """
+    entries = [_entry(vocabulary, feature) for vocabulary, feature in _members(catalog)]
+    frequencies = F.create_map(*[F.lit(x) for pair in catalog.vocabularies().items() for x in pair])
+    counted = (
+        samples.select("dt", F.explode(F.array(*entries)).alias("entry"))
+        .where(F.col("entry.key").isNotNull())
+        .groupBy(F.col("entry.vocabulary").alias("vocabulary"), F.col("entry.key").alias("key"), "dt")
+        .agg(F.count(F.lit(1)).alias("rows"))
+    )
+    until = Window.partitionBy("vocabulary", "key").orderBy("dt").rowsBetween(Window.unboundedPreceding, 0)
+    return (
+        counted.withColumn("so_far", F.sum("rows").over(until))
+        .where(F.col("so_far") >= frequencies[F.col("vocabulary")])
+        .groupBy("vocabulary", "key")
+        .agg(F.date_add(F.min("dt"), 1).alias("admitted_on"))
+    )
+
+
+def _entry(vocabulary: str, feature: Feature) -> Column:
+    value = F.col(feature.name)
+    key = F.when(value != F.lit(feature.default), value.cast("string"))
+    return F.struct(F.lit(vocabulary).alias("vocabulary"), key.alias("key"))
+
+
+def number(admitted: pa.Table, catalog: Catalog) -> Mapping[str, pa.Table]:
+    """[vocabulary, key, admitted_on] → per vocabulary [key int64 or string, id int32, admitted_on date32].
+
+    Runs on the driver: a vocabulary is as large as the embedding table it indexes.
+    """
+    integers = {vocabulary for vocabulary, feature in _members(catalog) if feature.dtype is DType.BIGINT}
+    tables = {}
+    for vocabulary in catalog.vocabularies():
+        chosen = admitted.filter(pa.compute.equal(admitted["vocabulary"], vocabulary))
+        key = chosen["key"].cast(pa.int64() if vocabulary in integers else pa.string())
+        ordered = pa.table({"key": key, "admitted_on": chosen["admitted_on"].cast(pa.date32())})
+        ordered = ordered.sort_by([("admitted_on", "ascending"), ("key", "ascending")])
+        ids = pa.array(range(FIRST_KEY_ID, FIRST_KEY_ID + len(ordered)), type=pa.int32())
+        tables[vocabulary] = ordered.add_column(1, "id", ids)
+    return tables

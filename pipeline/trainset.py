@@ -1,0 +1,324 @@
+"""From samples to a train set: fitted artefacts, encoded splits, one manifest.
+
+Steps:
+  1. tasks       labels counted per split; tasks that the gate day cannot judge are left out by name
+  2. artefacts   vocabularies (fit + train days), normaliser and booster (fit days only)
+  3. splits      train, valid, gate: encoded and packed in equal row groups
+  4. commit      trainset.json, then the partition `trainsets/name=<name>`
+"""
+
+from __future__ import annotations
+
+import datetime
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyspark.sql import functions as F
+
+from features import manifest as names
+from features import storage
+from features.encoding import Encoder, VocabularyIndex, load_booster
+from features.errors import DataError, NotReadyError, Problem
+from features.manifest import Split, SplitName, TrainSet
+from features.schema import Catalog, label_name, mask_name
+from pipeline import artefacts
+from pipeline.artefacts import Artefacts
+from pipeline.config import PipelineConf, TrainDays
+from pipeline.pack import PackPlan, pack
+from pipeline.tables import DataFile, PartitionManifest, Warehouse, day_partition
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame, SparkSession
+
+SAMPLES = "samples"
+TRAINSETS = "trainsets"
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """Rows, judged rows and positives of a split."""
+
+    rows: int
+    judged: Mapping[str, int]
+    positives: Mapping[str, int]
+
+
+def trainset_partition(name: str) -> str:
+    """Name of the partition of a train set."""
+    return f"name={name}"
+
+
+def load(warehouse: Warehouse, name: str) -> tuple[TrainSet, str]:
+    """A committed train set and the URL of its folder.
+
+    Raises:
+        NotReadyError: when there is none of that name.
+    """
+    found = warehouse.manifest(TRAINSETS, trainset_partition(name))
+    if found is None:
+        remedy = f"Run `limelight daily`; train sets at hand: {warehouse.partitions(TRAINSETS) or 'none'}"
+        raise NotReadyError([Problem(table=TRAINSETS, what=f"there is no train set {name!r}", remedy=remedy)])
+    root = f"{warehouse.table_url(TRAINSETS)}/data/{found.attempt}"
+    return TrainSet.model_validate_json(storage.read_bytes(f"{root}/{names.TRAINSET_FILE}")), root
+
+
+class TrainSetBuilder:
+    """Builds one train set; `previous` lends its booster and normaliser (incremental, or young enough)."""
+
+    def __init__(
+        self, spark: SparkSession, warehouse: Warehouse, catalog: Catalog, conf: PipelineConf, source: str
+    ) -> None:
+        self._spark = spark
+        self._warehouse = warehouse
+        self._catalog = catalog
+        self._conf = conf
+        self._source = source
+
+    def build(
+        self, name: str, days: TrainDays, previous: str | None = None, report: Report = lambda _: None
+    ) -> tuple[TrainSet, str]:
+        """Compute, write and commit the train set.
+
+        Args:
+            previous: name of the train set whose booster and normaliser are kept (its id numbering is
+                continued: fitting on more days only appends ids).
+
+        Returns:
+            The train set and the URL of its folder.
+        """
+        attempt = uuid.uuid4().hex[:12]
+        root = f"{self._warehouse.table_url(TRAINSETS)}/data/{attempt}"
+        with self._warehouse.lease(TRAINSETS, [trainset_partition(name)], attempt) as lease:
+            before = self._warehouse.generations(TRAINSETS, trainset_partition(name))
+            report("counting labels")
+            split_days: dict[SplitName, tuple[datetime.date, ...]] = {
+                "train": days.train,
+                "valid": days.valid,
+                "gate": (days.gate,),
+            }
+            counts = self._count(split_days)
+            tasks, left_out = self._choose_tasks(counts["gate"])
+            report("fitting vocabularies, normaliser and booster")
+            samples = self._warehouse.read_days(self._spark, SAMPLES, (*days.fit, *days.train))
+            lender = load(self._warehouse, previous) if previous else None
+            fitted = artefacts.fit(samples, self._catalog, self._conf, days, lender)
+            draft = self._describe(name, fitted, tasks, left_out, days)
+            self._write_artefacts(root, draft, fitted)
+            splits: dict[SplitName, Split] = {}
+            for split, its_days in split_days.items():
+                report(f"encoding the {split} split")
+                splits[split] = self._export(split, its_days, counts[split], draft, fitted, root)
+            trainset = TrainSet.model_validate(draft.model_dump() | {"splits": splits})
+            storage.write_bytes(f"{root}/{names.TRAINSET_FILE}", trainset.model_dump_json(indent=1).encode())
+            lease.check()
+            self._commit(trainset, attempt, generation=(before or [0])[-1] + 1)
+        return trainset, root
+
+    def _count(self, split_days: Mapping[SplitName, Sequence[datetime.date]]) -> dict[SplitName, Counts]:
+        """Rows, judged rows and positives of every split, in one pass over the label columns."""
+        every = [day for days in split_days.values() for day in days]
+        samples = self._warehouse.read_days(self._spark, SAMPLES, every)
+        sums = [F.count(F.lit(1)).alias("rows")]
+        for label in self._catalog.labels:
+            sums.append(F.sum(mask_name(label.name)).alias(mask_name(label.name)))
+            sums.append(F.sum(F.col(label_name(label.name)) * F.col(mask_name(label.name))).alias(label.name))
+        by_day = {row["dt"]: row.asDict() for row in samples.groupBy("dt").agg(*sums).collect()}
+        found: dict[SplitName, Counts] = {}
+        for split, days in split_days.items():
+            rows = [by_day[day] for day in days if day in by_day]
+            found[split] = Counts(
+                rows=sum(row["rows"] for row in rows),
+                judged={lb.name: sum(row[mask_name(lb.name)] or 0 for row in rows) for lb in self._catalog.labels},
+                positives={lb.name: sum(row[lb.name] or 0 for row in rows) for lb in self._catalog.labels},
+            )
+        empty = [split for split, count in found.items() if count.rows == 0 and split_days[split]]
+        if empty:
+            raise DataError(
+                [
+                    Problem(
+                        table=SAMPLES,
+                        day=", ".join(day.isoformat() for day in split_days[split]),
+                        what=f"the {split} split has no rows",
+                        remedy="A model cannot be trained or judged on it; look at the raw days with "
+                        "`limelight check-raw`, or choose another --date",
+                    )
+                    for split in empty
+                ]
+            )
+        return found
+
+    def _choose_tasks(self, gate: Counts) -> tuple[tuple[names.Task, ...], dict[str, str]]:
+        limits = self._conf.tasks
+        kept, left_out = [], {}
+        for label in self._catalog.labels:
+            positives = gate.positives[label.name]
+            negatives = gate.judged[label.name] - positives
+            share = max(positives, negatives) / max(1, positives + negatives)
+            if positives < limits.min_positives or negatives < limits.min_negatives:
+                left_out[label.name] = (
+                    f"{positives} positives and {negatives} negatives on the gate day; needed are "
+                    f"{limits.min_positives} and {limits.min_negatives}"
+                )
+            elif share > limits.max_share:
+                left_out[label.name] = f"near-constant given its parent: one class has {share:.2%} of the gate day"
+            else:
+                kept.append(names.Task(name=label.name, space=label.space, parent=label.parent))
+        if limits.main in left_out or not kept:
+            raise DataError(
+                [
+                    Problem(
+                        table=SAMPLES,
+                        column=label_name(limits.main),
+                        what=f"the main task cannot be judged: {left_out.get(limits.main, 'no task is left')}",
+                        remedy="Choose another main task (conf tasks.main) or a later --date",
+                    )
+                ]
+            )
+        return tuple(kept), left_out
+
+    def _describe(
+        self,
+        name: str,
+        fitted: Artefacts,
+        tasks: tuple[names.Task, ...],
+        left_out: Mapping[str, str],
+        days: TrainDays,
+    ) -> TrainSet:
+        position = self._catalog.position()
+        digests = {
+            f"{SAMPLES}/{manifest.partition}": manifest.digest
+            for manifest in self._warehouse.require(SAMPLES, days.all).values()
+        }
+        return TrainSet(
+            name=name,
+            source=self._source,
+            seed=self._conf.export.seed,
+            logical_shards=self._conf.export.logical_shards,
+            catalog_fingerprint=self._catalog.fingerprint(),
+            vocabularies=fitted.vocabularies,
+            categorical=fitted.categorical,
+            dense=fitted.dense,
+            vectors=fitted.vectors,
+            sequences=fitted.sequences,
+            positions=artefacts.position_size(position),
+            leaves=fitted.leaves,
+            tasks=tasks,
+            left_out=dict(left_out),
+            splits={},
+            lineage=digests,
+            seen_until=max(*days.train, *days.valid).isoformat(),
+            vocabulary_from=fitted.vocabulary_from.isoformat(),
+        )
+
+    @staticmethod
+    def _write_artefacts(root: str, draft: TrainSet, fitted: Artefacts) -> None:
+        for vocabulary in draft.vocabularies:
+            if vocabulary.path is not None:
+                sink = pa.BufferOutputStream()
+                pq.write_table(fitted.keys[vocabulary.name], sink)
+                storage.write_bytes(f"{root}/{vocabulary.path}", bytes(sink.getvalue()))
+        if draft.leaves is not None:
+            storage.write_bytes(f"{root}/{draft.leaves.path}", fitted.booster)
+
+    def _export(
+        self,
+        split: SplitName,
+        days: Sequence[datetime.date],
+        counts: Counts,
+        draft: TrainSet,
+        fitted: Artefacts,
+        root: str,
+    ) -> Split:
+        samples = self._warehouse.read_days(self._spark, SAMPLES, days)
+        manifests = self._warehouse.require(SAMPLES, days)
+        if not days:
+            return Split(days=(), files=(), rows=0)
+        kept = self._downsample(samples, draft.tasks) if split == "train" else samples
+        rows = kept.count() if kept is not samples else counts.rows
+        export = self._conf.export
+        files = pack(
+            _needed(kept, draft),
+            _encode_with(draft, fitted),
+            f"{root}/{split}",
+            PackPlan.of(rows, export.logical_shards, export.target_row_group_rows),
+            files=export.files,
+            seed=export.seed,
+        )
+        return Split(
+            days=tuple(day.isoformat() for day in days),
+            files=tuple(files),
+            rows=rows,
+            dropped=counts.rows - rows,
+            sample_files=tuple(url for m in manifests.values() for url in self._warehouse.file_urls(m)),
+            positives=counts.positives,
+            judged=counts.judged,
+        )
+
+    def _downsample(self, samples: DataFrame, tasks: Sequence[names.Task]) -> DataFrame:
+        """Keep a negative with the rate of its task's space; kept ones weigh 1/rate. Rows without weight go."""
+        rates = {"impressions": self._conf.downsample.impressions, "entered": self._conf.downsample.entered}
+        if set(rates.values()) == {1.0}:
+            return samples
+        weights: dict[str, Column] = {}
+        for task in tasks:
+            mask, rate = F.col(mask_name(task.name)), rates[task.space]
+            draw = F.pmod(F.xxhash64(F.lit(self._conf.export.seed), F.lit(task.space), "impression_id"), F.lit(1 << 31))
+            negative = F.when(draw < int(rate * (1 << 31)), mask / rate).otherwise(0.0)
+            weights[mask_name(task.name)] = F.when(F.col(label_name(task.name)) == 1, mask).otherwise(negative)
+        weighted = samples.withColumns(weights)
+        return weighted.where(F.greatest(*[F.col(name) for name in weights], F.lit(0.0)) > 0)
+
+    def _commit(self, trainset: TrainSet, attempt: str, generation: int) -> None:
+        rows = {split: part.rows for split, part in trainset.splits.items()}
+        self._warehouse.commit(
+            [
+                PartitionManifest(
+                    table=TRAINSETS,
+                    partition=trainset_partition(trainset.name),
+                    generation=generation,
+                    attempt=attempt,
+                    files=tuple(
+                        DataFile(path=f"data/{attempt}/{file.path}", rows=sum(file.row_groups), bytes=0)
+                        for part in trainset.splits.values()
+                        for file in part.files
+                    ),
+                    rows=sum(rows.values()),
+                    digest=artefacts.digest(trainset.model_dump_json(exclude={"splits"}).encode()),
+                    schema=(),
+                    inputs=trainset.lineage,
+                    conf=self._conf.fingerprint(),
+                    counts={f"{split}_rows": count for split, count in rows.items()},
+                    created_at=datetime.datetime.now(datetime.UTC),
+                )
+            ]
+        )
+
+
+def _needed(samples: DataFrame, draft: TrainSet) -> DataFrame:
+    """Only the columns that encoding reads: sequences are wide, and the shuffle carries every column."""
+    supervision = [f(task.name) for task in draft.tasks for f in (label_name, mask_name)]
+    extra = ["position"] if draft.positions is not None else []
+    columns = dict.fromkeys([*Encoder(draft, {}).columns(), *supervision, *extra, "dt"])
+    return samples.select(*columns)
+
+
+def _encode_with(draft: TrainSet, fitted: Artefacts) -> Callable[[pa.RecordBatch], pa.Table]:
+    """The encoder as Spark ships it: built once per task, from bytes."""
+    text, keys, booster = draft.model_dump_json(), dict(fitted.keys), fitted.booster
+    built: list[Encoder] = []
+
+    def encode(batch: pa.RecordBatch) -> pa.Table:
+        if not built:
+            indexes = {name: VocabularyIndex.from_table(table) for name, table in keys.items()}
+            built.append(Encoder(TrainSet.model_validate_json(text), indexes, load_booster(booster)))
+        return built[0].encode(batch)
+
+    return encode
+
+
+__all__ = ["TrainSetBuilder", "day_partition", "load"]
