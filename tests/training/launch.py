@@ -56,6 +56,7 @@ def _horovodrun(command: list[str], *, ranks: int, timeout_s: float) -> None:
         try:
             output, _ = process.communicate(timeout=timeout_s)
         except subprocess.TimeoutExpired as error:
+            # Horovod's middlemen see their parent die, and kill the ranks.
             os.killpg(process.pid, signal.SIGKILL)
             output, _ = process.communicate()
             raise LaunchError(f"{ranks} ranks did not end in {timeout_s} s:\n{output[-SHOWN_OUTPUT:]}") from error
