@@ -9,6 +9,7 @@ Guo, Tang, Ye, Li, He: "DeepFM: A Factorization-Machine based Neural Network for
 
 from __future__ import annotations
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -34,15 +35,14 @@ class DeepFM(RankingModel):
     def __init__(self, inputs: TrainSet, conf: DeepFMConf) -> None:
         tasks = usable_tasks(inputs, [conf.task])
         super().__init__(inputs, conf, [Target(name=task.name, all_of=(task.name,)) for task in tasks])
-        self.linear = nn.Linear(len(inputs.dense), 1)
-        nn.init.zeros_(self.linear.weight)
-        nn.init.zeros_(self.linear.bias)
+        self.bias = nn.Parameter(torch.zeros(1))
+        self.dense_weight = nn.Parameter(torch.zeros(len(inputs.dense), 1))
         self.deep = towers(self.input.flat_width, conf.hidden, 1, dropout=conf.dropout, batch_norm=conf.batch_norm)
         self.position = self.tower_of_positions(inputs, tasks)
 
     def forward(self, batch: Batch) -> Tensor:
         """Rows → logits [n, 1]."""
         fields, linear = self.input(batch)
-        shallow = linear + fm_second_order(fields)
-        logits = shallow.unsqueeze(1) + self.linear(batch.dense) + self.deep[0](self.input.flat(fields, batch))
+        wide = (linear + fm_second_order(fields)).unsqueeze(1) + batch.dense @ self.dense_weight + self.bias
+        logits = wide + self.deep[0](self.input.flat(fields, batch))
         return with_position(logits, self.position, batch)

@@ -1,0 +1,116 @@
+"""Settings of one training: what conf/models/<name>.yaml holds. Frozen, and checked when built."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from features.errors import ConfError
+from training.optim import OptimConf
+
+
+class _Conf(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelChoice(BaseModel):
+    """Which model; every other key belongs to the model's own conf class, which checks it."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    name: str
+
+    @property
+    def conf(self) -> Mapping[str, Any]:
+        """The model's own keys."""
+        return self.model_extra or {}
+
+
+class EarlyStopping(_Conf):
+    """Stop after `patience` epochs in a row without a gain on the validation day, and keep the best epoch.
+
+    Attributes:
+        task: a task that the model predicts; its first one if None.
+        metric: auc and gauc are to rise, logloss is to fall.
+        min_gain: a smaller change is no gain.
+    """
+
+    task: str | None = None
+    metric: Literal["auc", "gauc", "logloss"] = "auc"
+    patience: int = Field(default=1, ge=1)
+    min_gain: float = Field(default=0.0, ge=0)
+
+
+class CheckpointConf(_Conf):
+    """A checkpoint after every epoch, and every `every_steps` steps; the last `keep` are kept."""
+
+    every_steps: int | None = Field(default=None, ge=1)
+    keep: int = Field(default=2, ge=1)
+
+
+class TrackingConf(_Conf):
+    """MLflow: a URI of a server or a database; None leaves tracking out.
+
+    `artifacts` is where a database's experiment keeps its files; a server knows that itself.
+    """
+
+    uri: str | None = None
+    experiment: str = "limelight"
+    artifacts: str | None = None
+
+
+class TrainConf(_Conf):
+    """One training.
+
+    Attributes:
+        batch_size: rows of a step over all ranks.
+        evaluation_batch_size: the same when scoring.
+        seed: of initial weights, order of rows and dropout.
+        precision: float64 is for exactness tests.
+        device: "auto" takes the GPU of the local rank where there is one.
+        feed_threads: Petastorm's threads per rank.
+    """
+
+    model: ModelChoice
+    batch_size: int = Field(default=1024, ge=1)
+    evaluation_batch_size: int = Field(default=8192, ge=1)
+    epochs: int = Field(default=4, ge=1)
+    seed: int = 0
+    precision: Literal["float32", "float64"] = "float32"
+    device: Literal["auto", "cpu"] = "auto"
+    feed_threads: int = Field(default=2, ge=1)
+    optim: OptimConf = OptimConf()
+    early_stopping: EarlyStopping = EarlyStopping()
+    checkpoint: CheckpointConf = CheckpointConf()
+    tracking: TrackingConf = TrackingConf()
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """Check a mapping.
+
+        Raises:
+            ConfError: one line per unknown key or value out of range.
+        """
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            lines = [f"{'.'.join(map(str, e['loc']))}={e['input']!r}: {e['msg']}" for e in error.errors()]
+            raise ConfError("training conf: " + "\n".join(lines)) from error
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a YAML file.
+
+        Raises:
+            ConfError: no such file, not a mapping, or as in `of`.
+        """
+        if not path.is_file():
+            raise ConfError(f"no training conf at {path}; conf/models/ has one per model.")
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise ConfError(f"{path} holds a {type(values).__name__}, not a mapping of keys to values.")
+        return cls.of(values)
