@@ -1,6 +1,6 @@
 """The only reads and writes of derived tables, and the commit protocol that makes them safe.
 
-    <warehouse>/<table>/data/<attempt>/day=YYYY-MM-DD/part-*.parquet    never moved, never overwritten
+    <warehouse>/<table>/data/<attempt>/written=YYYY-MM-DD/part-*.parquet    never moved, never overwritten
     <warehouse>/<table>/manifests/<partition>/manifest.<generation>     created exclusively, whole
 
 A partition is what its highest generation lists, and nothing else; a crash leaves files that no manifest
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 MANIFEST_PATTERN = re.compile(r"^manifest\.(\d{6})$")
 UNKNOWN = "unknown"
+FOLDER_COLUMN = "written"  # Spark drops the column it partitions by, so it is a copy of the day
 
 
 class DataFile(BaseModel):
@@ -152,9 +153,12 @@ class Warehouse:
         """Rows of some days; an empty day has no rows.
 
         Raises:
-            NotReadyError: when a day was not computed.
+            NotReadyError: when a day was not computed, or no day was asked for.
             DataError: when the days were written with different schemas.
         """
+        if not days:
+            remedy = "Choose days that have raw days before them"
+            raise NotReadyError([Problem(table=table, what="no day to read lies within the history", remedy=remedy)])
         manifests = self.require(table, days)
         schemas = {manifest.schema_ for manifest in manifests.values()}
         if len(schemas) > 1:
@@ -195,7 +199,7 @@ class Warehouse:
             HeldError: when another run holds a day, or has committed it meanwhile.
         """
         from pyspark.sql import Observation
-        from pyspark.sql import functions as sf
+        from pyspark.sql import functions as F
 
         attempt = uuid.uuid4().hex[:12]
         target = f"{self.table_url(table)}/data/{attempt}"
@@ -207,8 +211,8 @@ class Warehouse:
             (
                 frame.observe(observation, *expressions)
                 .drop(*counted)
-                .withColumn("day", sf.col(day_column))
-                .write.partitionBy("day")
+                .withColumn(FOLDER_COLUMN, F.col(day_column))
+                .write.partitionBy(FOLDER_COLUMN)
                 .parquet(target)
             )
             lease.check()
@@ -239,7 +243,9 @@ class Warehouse:
         prefix = f"{self.table_url(table)}/"
         entries = [e for e in storage.list_files(target, recursive=True) if e.name.endswith(".parquet")]
         files: dict[str, list[DataFile]] = {}
-        for day, group in itertools.groupby(entries, key=lambda entry: entry.name.split("/")[0].removeprefix("day=")):
+        for day, group in itertools.groupby(
+            entries, key=lambda entry: entry.name.split("/")[0].removeprefix(f"{FOLDER_COLUMN}=")
+        ):
             for entry in group:
                 with storage.open_input(entry.url) as source:
                     rows = pq.read_metadata(source).num_rows
@@ -285,20 +291,20 @@ def _observed(
     days: Sequence[datetime.date], day_column: str, columns: Sequence[str], counted: Sequence[str]
 ) -> list[Column]:
     """Aggregates of one pass, per day: rows, two order-free sums of row hashes, sums of counted columns."""
-    from pyspark.sql import functions as sf
+    from pyspark.sql import functions as F
 
-    row_hash = sf.xxhash64(*[sf.col(name) for name in columns])
+    row_hash = F.xxhash64(*[F.col(name) for name in columns])
     expressions = []
     for index, day in enumerate(days):
-        here = sf.col(day_column) == sf.lit(day)
+        here = F.col(day_column) == F.lit(day)
         # Two 32-bit halves: their sums stay exact in 64 bits up to 2^31 rows a day.
-        high = sf.when(here, sf.shiftrightunsigned(row_hash, 32))
-        low = sf.when(here, row_hash.bitwiseAND(sf.lit(0xFFFFFFFF)))
+        high = F.when(here, F.shiftrightunsigned(row_hash, 32))
+        low = F.when(here, row_hash.bitwiseAND(F.lit(0xFFFFFFFF)))
         expressions += [
-            sf.count(sf.when(here, sf.lit(1))).alias(f"rows_{index}"),
-            sf.sum(high).alias(f"high_{index}"),
-            sf.sum(low).alias(f"low_{index}"),
-            *(sf.sum(sf.when(here, sf.col(name))).alias(f"{name}_{index}") for name in counted),
+            F.count(F.when(here, F.lit(1))).alias(f"rows_{index}"),
+            F.sum(high).alias(f"high_{index}"),
+            F.sum(low).alias(f"low_{index}"),
+            *(F.sum(F.when(here, F.col(name))).alias(f"{name}_{index}") for name in counted),
         ]
     return expressions
 

@@ -29,13 +29,12 @@ from pipeline import artefacts
 from pipeline.artefacts import Artefacts
 from pipeline.config import PipelineConf, TrainDays
 from pipeline.pack import PackPlan, pack
+from pipeline.stages.names import SAMPLES, TRAINSETS
 from pipeline.tables import DataFile, PartitionManifest, Warehouse, day_partition
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
 
-SAMPLES = "samples"
-TRAINSETS = "trainsets"
 Report = Callable[[str], None]
 
 

@@ -1,0 +1,114 @@
+"""What every stage of one run shares: session, tables, raw input, catalog, conf."""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from features.schema import Catalog
+from pipeline.config import PipelineConf, day_range
+from pipeline.raw_input import RawInput
+from pipeline.tables import PartitionManifest, Provenance, Warehouse, day_partition
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+PACKAGES = ("features", "pipeline")
+ONE_DAY = datetime.timedelta(days=1)
+
+
+@functools.cache
+def code_fingerprint() -> str:
+    """Changes when any source file of the data side changes."""
+    root = Path(__file__).resolve().parent.parent
+    digest = hashlib.sha256()
+    for package in PACKAGES:
+        for path in sorted((root / package).rglob("*.py")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """One run.
+
+    Attributes:
+        force: compute also what is up to date.
+        report: told in a few words what is being done.
+    """
+
+    spark: SparkSession
+    warehouse: Warehouse
+    raw: RawInput
+    catalog: Catalog
+    conf: PipelineConf
+    source: str = "unknown"
+    force: bool = False
+    report: Callable[[str], None] = field(default=lambda _: None)
+
+    def conf_fingerprint(self) -> str:
+        """Of conf and catalog together: either changes what rows mean."""
+        both = f"{self.conf.time.model_dump_json()}{self.catalog.fingerprint()}"
+        return hashlib.sha256(both.encode()).hexdigest()[:16]
+
+    def raw_days(self, table: str, first: datetime.date, last: datetime.date) -> list[datetime.date]:
+        """Days of a raw table from first to last, without those before its history begins."""
+        return self.raw.listing.since_history(table, day_range(first, last))
+
+    def raw_inputs(self, table: str, first: datetime.date, last: datetime.date) -> dict[str, str]:
+        """Input partitions of a raw table with the digests of their listing."""
+        digests = self.raw.listing.digests(table, self.raw_days(table, first, last))
+        return {f"raw/{partition}": digest for partition, digest in digests.items()}
+
+    def first_raw_day(self, table: str) -> datetime.date | None:
+        """Where the history of a raw table begins."""
+        return self.raw.listing.first_day(table)
+
+    def derived_inputs(self, table: str, days: Iterable[datetime.date]) -> dict[str, str]:
+        """Input partitions of a derived table with their content digests; days never computed are absent."""
+        found = {day: self.warehouse.manifest(table, day_partition(day)) for day in days}
+        return {f"{table}/{day_partition(day)}": manifest.digest for day, manifest in found.items() if manifest}
+
+    def is_fresh(self, table: str, day: datetime.date, inputs: Mapping[str, str]) -> bool:
+        """Whether a partition was computed from exactly these inputs by this code and conf."""
+        manifest = self.warehouse.manifest(table, day_partition(day))
+        if manifest is None or self.force:
+            return False
+        same_making = manifest.code == code_fingerprint() and manifest.conf == self.conf_fingerprint()
+        return same_making and dict(manifest.inputs) == dict(inputs)
+
+    def stale_days(self, table: str, inputs: Mapping[datetime.date, Mapping[str, str]]) -> list[datetime.date]:
+        """Days that have to be computed."""
+        return [day for day, its_inputs in inputs.items() if not self.is_fresh(table, day, its_inputs)]
+
+    def provenance(self, inputs: Mapping[datetime.date, Mapping[str, str]]) -> Provenance:
+        """For the manifests of what is computed from these inputs."""
+        return Provenance(inputs=inputs, code=code_fingerprint(), conf=self.conf_fingerprint())
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageResult:
+    """What a stage did: rows per table and day are in the manifests."""
+
+    computed: Sequence[datetime.date]
+    skipped: Sequence[datetime.date]
+    rows: int
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+def summarise(
+    manifests: Iterable[PartitionManifest], computed: Sequence[datetime.date], skipped: Sequence[datetime.date]
+) -> StageResult:
+    """Rows and counts added up over partitions."""
+    rows = 0
+    counts: dict[str, int] = {}
+    for manifest in manifests:
+        rows += manifest.rows
+        for name, value in manifest.counts.items():
+            counts[name] = counts.get(name, 0) + value
+    return StageResult(computed=tuple(computed), skipped=tuple(skipped), rows=rows, counts=counts)

@@ -1,0 +1,18 @@
+"""Names of the derived tables."""
+
+from __future__ import annotations
+
+from features.spec import Entity
+
+SAMPLES = "samples"
+TRAINSETS = "trainsets"
+
+
+def tile_table(entity: Entity) -> str:
+    """Partial aggregates of an entity, by arrival day."""
+    return f"tiles_{entity}"
+
+
+def profile_table(entity: Entity) -> str:
+    """Window features of an entity as of a day."""
+    return f"profiles_{entity}"
