@@ -38,7 +38,7 @@ CHUNK_ROWS = 131_072
 
 @dataclass(frozen=True, kw_only=True)
 class Timeline:
-    """When rows are, aligned: `segment` numbers the keys of a chunk, ascending. Events also ascend in `at` within it."""
+    """When rows are: `segment` numbers the keys of a chunk, ascending; within one, events ascend in `at`. Aligned."""
 
     segment: Int64s
     at: Int64s

@@ -155,11 +155,11 @@ class RoomKernel:
                 return take_or_default(minutes.column(column), last_minute, feature.default)
             case RoomSum(column=column, minutes=span):
                 total = visible_sum(asked.time, minutes.time, minutes.ints(column), span * MINUTE_MICROS)
-                return pa.array(np.where(last_minute >= 0, total, feature.default))
+                return pa.array(total, mask=last_minute < 0).fill_null(feature.default)
             case RoomField():
                 return take_or_default(rows.column(_field_column(feature)), last_row, feature.default)
             case RoomAge():
                 shown = asked.time.at + self.lag
                 started = np.append(rows.ints(STARTED), 0)[last_row]
-                return pa.array(np.where(last_row >= 0, (shown - started) // MINUTE_MICROS, feature.default))
+                return pa.array((shown - started) // MINUTE_MICROS, mask=last_row < 0).fill_null(feature.default)
         raise TypeError(f"{feature.name}: {type(feature.op).__name__} is no operation on rooms")

@@ -69,7 +69,7 @@ def sequences(
         Fields of one sequence are aligned. Unknown categories are ''.
     """
     kinds = {action: kind for kind, action in enumerate(dict.fromkeys(s.action for s in catalog.sequences))}
-    sources = {field.source for sequence in catalog.sequences for field in sequence.fields}
+    sources: set[str] = {field.source for sequence in catalog.sequences for field in sequence.fields}
     events = _events(actions, kinds, sources)
     if "category" in sources:
         events = _with_category_then(events, rooms)
@@ -201,7 +201,7 @@ class _Events:
 
     @staticmethod
     def of(part: Part, sequences: tuple[SequenceFeature, ...]) -> _Events:
-        sources = {field.source for sequence in sequences for field in sequence.fields} - {"age_s"}
+        sources: set[str] = {field.source for sequence in sequences for field in sequence.fields} - {"age_s"}
         return _Events(part=part, columns={source: part.column(source) for source in sources})
 
     def values(self, source: str, rows: Int64s, shown: Int64s) -> pa.Array:
