@@ -72,6 +72,10 @@ class Exchange(Protocol):
         """Rank 0's value."""
         ...
 
+    def gather_objects(self, value: Object) -> list[Object]:
+        """Every rank's value, in rank order."""
+        ...
+
     def broadcast_parameters(self, state: Mapping[str, Tensor]) -> None:
         """Overwrite tensors in place with rank 0's."""
         ...
@@ -116,6 +120,10 @@ class SingleExchange:
     def broadcast_object(self, value: Object) -> Object:
         """See `Exchange.broadcast_object`."""
         return value
+
+    def gather_objects(self, value: Object) -> list[Object]:
+        """See `Exchange.gather_objects`."""
+        return [value]
 
     def broadcast_parameters(self, state: Mapping[str, Tensor]) -> None:
         """See `Exchange.broadcast_parameters`."""
@@ -185,6 +193,11 @@ class HorovodExchange:
     def broadcast_object(self, value: Object) -> Object:
         """See `Exchange.broadcast_object`."""
         received: Object = self._horovod.broadcast_object(value, root_rank=0, name="limelight.object")
+        return received
+
+    def gather_objects(self, value: Object) -> list[Object]:
+        """See `Exchange.gather_objects`."""
+        received: list[Object] = self._horovod.allgather_object(value, name="limelight.objects")
         return received
 
     def broadcast_parameters(self, state: Mapping[str, Tensor]) -> None:

@@ -47,6 +47,7 @@ def _exercise(exchange: Exchange) -> dict[str, Any]:
         "gathered": exchange.gather_rows(values).tolist(),
         "routed": exchange.alltoall(outgoing, torch.arange(size)).tolist(),
         "object": exchange.broadcast_object({"from": rank}),
+        "objects": exchange.gather_objects({"rank": rank, "text": "x" * rank}),
         "parameters": [tensor.tolist() for tensor in parameters.values()],
         "sparse_bytes": sparse_bytes,
     }
@@ -81,12 +82,13 @@ def _expected(rank: int, size: int) -> dict[str, Any]:
         "gathered": values.tolist(),
         "routed": [10 * r + rank for r in range(size) for _ in range(rank)],
         "object": {"from": 0},
+        "objects": [{"rank": r, "text": "x" * r} for r in range(size)],
         "parameters": [[0.0, 0.0], 0],
     }
 
 
 def _assert_same(actual: dict[str, Any], expected: dict[str, Any]) -> None:
-    exact = ("world", "rows", "gathered", "routed", "object", "parameters")
+    exact = ("world", "rows", "gathered", "routed", "object", "objects", "parameters")
     assert {key: actual[key] for key in exact} == {key: expected[key] for key in exact}
     for key in ("sum", "row_values"):
         np.testing.assert_allclose(actual[key], expected[key], rtol=1e-15)
@@ -107,7 +109,7 @@ def test_ranks_agree_with_the_definition_and_with_each_other() -> None:
     results = run_ranks(_exercise_horovod, ranks=ranks)
     for rank, result in enumerate(results):
         _assert_same(result, _expected(rank, ranks))
-    same_everywhere = ("sum", "many", "scalars", "rows", "row_values", "gathered", "object", "parameters")
+    same_everywhere = ("sum", "many", "scalars", "rows", "row_values", "gathered", "object", "objects", "parameters")
     for key in same_everywhere:
         assert all(result[key] == results[0][key] for result in results), key
     one_row_number, four_floats = 8, 4 * 4
