@@ -72,6 +72,7 @@ class TrainConf(_Conf):
         seed: of initial weights, order of rows and dropout.
         precision: float64 is for exactness tests.
         device: "auto" takes the GPU of the local rank where there is one.
+        threads: torch's threads per rank; torch's own choice if None.
         feed_threads: Petastorm's threads per rank.
     """
 
@@ -82,6 +83,7 @@ class TrainConf(_Conf):
     seed: int = 0
     precision: Literal["float32", "float64"] = "float32"
     device: Literal["auto", "cpu"] = "auto"
+    threads: int | None = Field(default=None, ge=1)
     feed_threads: int = Field(default=2, ge=1)
     optim: OptimConf = OptimConf()
     early_stopping: EarlyStopping = EarlyStopping()

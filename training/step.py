@@ -65,10 +65,9 @@ class Learner:
     def _update(self) -> None:
         parameters = self.optimiser.parameters
         own = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-        summed = self.exchange.sum_(torch.cat([gradient.flatten() for gradient in own]))
-        for parameter, values in zip(parameters, summed.split([p.numel() for p in parameters]), strict=True):
-            parameter.grad = values.view_as(parameter)
+        for parameter, summed in zip(parameters, self.exchange.sum_many(own), strict=True):
+            parameter.grad = summed
         table = self.model.table.weight.grad
         assert table is not None, "the embedding table takes part in every loss"
-        rows, gradient = self.exchange.sum_rows(table.coalesce())
-        self.optimiser.step(rows, gradient)
+        table = table.coalesce()  # as it is already: autograd forgets that when it keeps the gradient
+        self.optimiser.step(*self.exchange.sum_rows(table.indices()[0], table.values()))

@@ -1,0 +1,262 @@
+"""Epochs over a train set: steps, evaluation on the validation day, early stopping, checkpoints, a clean end.
+
+Every decision (stop, best epoch, checkpoint) follows from values that all ranks have alike, so that no rank
+waits for one that went another way.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from features.errors import ConfError
+from training import checkpoint
+from training.config import EarlyStopping, TrainConf
+from training.evaluation import Figures
+from training.exchange import Exchange
+from training.feed import Feed
+from training.step import Learner, StepLosses
+
+STOP_CHECK_EVERY = 8  # steps: asking whether any rank was told to stop waits for the device
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Where a training stands; saved in every checkpoint.
+
+    Attributes:
+        steps: taken, over all epochs.
+        curves: one record per finished epoch.
+        best_epoch, best_value: of the validation metric.
+        epochs_without_gain: in a row, up to now.
+        finished: no epoch is left to run.
+    """
+
+    steps: int = 0
+    curves: Sequence[Record] = ()
+    best_epoch: int | None = None
+    best_value: float | None = None
+    epochs_without_gain: int = 0
+    finished: bool = False
+
+
+@dataclass(kw_only=True)
+class LossSums:
+    """Loss and weights of an epoch's steps so far: own sums [T], global weights [T], on the device."""
+
+    sums: Tensor
+    weights: Tensor
+
+    def add(self, losses: StepLosses) -> None:
+        """Count a step in."""
+        self.sums += losses.sums.double()
+        self.weights += losses.weights.double()
+
+
+class StopRequest:
+    """Set by SIGTERM: the loop saves a checkpoint and ends at the next step that all ranks agree on."""
+
+    def __init__(self) -> None:
+        self.requested = False
+
+    def __call__(self, _signal: int, _frame: FrameType | None) -> None:
+        self.requested = True
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take SIGTERM over inside the block. Only a main thread may: elsewhere signals stay as they are."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = signal.signal(signal.SIGTERM, self)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hooks:
+    """What the loop calls: all ranks evaluate; the others are called on every rank, and may look which it is.
+
+    Attributes:
+        evaluate: figures of the validation split by the model as it is now.
+        improved: the epoch's number, when its figures are the best so far.
+        epoch_done: the epoch's record.
+        step_done: rows of the step over all ranks.
+    """
+
+    evaluate: Callable[[], Figures]
+    improved: Callable[[int], None]
+    epoch_done: Callable[[Record], None]
+    step_done: Callable[[int], None] = field(default=lambda rows: None)
+
+
+class Loop:
+    """One training, from wherever its progress stands to its end or a request to stop."""
+
+    def __init__(
+        self, learner: Learner, feed: Feed, conf: TrainConf, hooks: Hooks, checkpoints_url: str, stop: StopRequest
+    ) -> None:
+        self.learner, self.feed, self.conf, self.hooks, self.stop = learner, feed, conf, hooks, stop
+        self.progress = Progress()
+        self._url = checkpoints_url
+        self._exchange: Exchange = learner.exchange
+        self._metric = _monitored(conf.early_stopping, learner.model.tasks)
+        self._losses = self._no_losses()
+        self._seconds, self._steps_taken = 0.0, 0
+
+    @property
+    def rows_per_second(self) -> float | None:
+        """Rows of all ranks per second of this process's steps, evaluation aside; None before the first step."""
+        return self._steps_taken * self.conf.batch_size / self._seconds if self._seconds else None
+
+    def run(self) -> Progress:
+        """Run the epochs that are left.
+
+        Returns:
+            The progress; `finished` is false if a request to stop ended it, and a checkpoint was saved.
+        """
+        self.learner.model.train()
+        while not self.progress.finished:
+            epoch = self.feed.position.epoch
+            started, before = time.monotonic(), self.progress.steps
+            complete = self._steps(epoch)
+            self._seconds += time.monotonic() - started
+            self._steps_taken += self.progress.steps - before
+            if not complete:
+                self.save()
+                return self.progress
+            self._end_epoch(epoch)
+        return self.progress
+
+    def _steps(self, epoch: int) -> bool:
+        """Steps of an epoch from the feed's position on; false if a request to stop cut it off."""
+        every, dtype = self.conf.checkpoint.every_steps, getattr(torch, self.conf.precision)
+        device = self.learner.model.table.weight.device
+        for batch in self.feed.epoch(epoch, self.feed.position.step):
+            losses = self.learner.step(batch.to(device, dtype), flag=self.stop.requested)
+            self._losses.add(losses)
+            self.progress = replace(self.progress, steps=self.progress.steps + 1)
+            self.hooks.step_done(self.conf.batch_size)
+            inside = self.feed.position.epoch == epoch
+            if inside and self.progress.steps % STOP_CHECK_EVERY == 0 and bool(losses.flag):
+                return False
+            if inside and every is not None and self.progress.steps % every == 0:
+                self.save()
+        return True
+
+    def _end_epoch(self, epoch: int) -> None:
+        figures = self.hooks.evaluate()
+        record = {
+            "epoch": epoch,
+            "rows_per_second": self.rows_per_second,
+            "train_loss": self._mean_losses(),
+            "valid": {task: metrics.as_dict() for task, metrics in figures.items()},
+        }
+        self._losses = self._no_losses()
+        self.progress = judged(self.progress, record, self._metric, self.conf)
+        if self.progress.best_epoch == epoch:
+            self.hooks.improved(epoch)
+        self.hooks.epoch_done(record)
+        self.save()
+
+    def _mean_losses(self) -> dict[str, float | None]:
+        """Train loss of the epoch per target, over all ranks; None where no row was judged."""
+        sums, weights = self._exchange.sum_(self._losses.sums).tolist(), self._losses.weights.tolist()
+        tasks = self.learner.model.tasks
+        return {task: s / w if w else None for task, s, w in zip(tasks, sums, weights, strict=True)}
+
+    def _no_losses(self) -> LossSums:
+        zeros = torch.zeros(len(self.learner.model.tasks), dtype=torch.float64)
+        zeros = zeros.to(self.learner.model.table.weight.device)
+        return LossSums(sums=zeros, weights=zeros.clone())
+
+    def save(self) -> None:
+        """Write a checkpoint; a collective call, written by rank 0."""
+        own = checkpoint.RandomState.capture()
+        states = self._exchange.gather_rows(own.torch.unsqueeze(0))
+        gpu_states = None if own.cuda is None else self._exchange.gather_rows(own.cuda.unsqueeze(0))
+        losses = self._exchange.gather_rows(torch.stack([self._losses.sums, self._losses.weights]).unsqueeze(0))
+        if self._exchange.world.is_first:
+            # Nothing here draws from the states of Python and numpy: rank 0's stand for all.
+            random_states = [
+                replace(own, torch=state, cuda=None if gpu_states is None else gpu_states[rank])
+                for rank, state in enumerate(states)
+            ]
+            progress = {key: value for key, value in vars(self.progress).items() if key != "curves"}
+            saved = checkpoint.Checkpoint(
+                step=self.progress.steps,
+                model=self.learner.model.state_dict(),
+                optimiser=self.learner.optimiser.state_dict(),
+                feed=self.feed.state_dict(),
+                random_states=random_states,
+                history=self.progress.curves,
+                extra={"progress": progress, "losses": losses.tolist()},
+            )
+            checkpoint.save(self._url, saved, keep=self.conf.checkpoint.keep)
+        self._exchange.barrier()
+
+    def resume(self, saved: checkpoint.Checkpoint) -> None:
+        """Stand where a checkpoint was saved.
+
+        Raises:
+            ConfError: if it is of another number of ranks, another order of rows, or other layers.
+        """
+        world = self._exchange.world
+        if len(saved.random_states) != world.size:
+            raise ConfError(f"the checkpoint is of {len(saved.random_states)} ranks; resume with as many.")
+        try:
+            self.learner.model.load_state_dict(dict(saved.model))
+            self.learner.optimiser.load_state_dict(saved.optimiser)
+        except (RuntimeError, KeyError) as error:
+            raise ConfError(f"the checkpoint is of another model or optimiser than the conf: {error}") from error
+        self.feed.load_state_dict(saved.feed)
+        saved.random_states[world.rank].restore()
+        self.progress = Progress(curves=tuple(saved.history), **saved.extra["progress"])
+        sums, weights = torch.tensor(saved.extra["losses"][world.rank], dtype=torch.float64)
+        device = self._losses.sums.device
+        self._losses = LossSums(sums=sums.to(device), weights=weights.to(device))
+
+
+def judged(progress: Progress, record: Record, metric: tuple[str, str], conf: TrainConf) -> Progress:
+    """Progress after an epoch: is it the best, and is it the last?
+
+    An undefined metric (one class on the validation day) is never a gain, but the first epoch is the best
+    until another one is.
+    """
+    task, name = metric
+    epoch, value = record["epoch"], record["valid"][task][name]
+    best = progress.best_value
+    sign = -1 if name == "logloss" else 1
+    gain = value is not None and (best is None or sign * (value - best) > conf.early_stopping.min_gain)
+    without = 0 if gain else progress.epochs_without_gain + 1
+    first = progress.best_epoch is None
+    return replace(
+        progress,
+        curves=(*progress.curves, record),
+        best_epoch=epoch if gain or first else progress.best_epoch,
+        best_value=value if gain else best,
+        epochs_without_gain=without,
+        finished=without >= conf.early_stopping.patience or epoch + 1 >= conf.epochs,
+    )
+
+
+def _monitored(conf: EarlyStopping, tasks: Sequence[str]) -> tuple[str, str]:
+    task = conf.task or tasks[0]
+    if task not in tasks:
+        raise ConfError(f"early_stopping.task={task!r} is not predicted; the model predicts {', '.join(tasks)}.")
+    return task, conf.metric
+
+
