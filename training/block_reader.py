@@ -108,11 +108,15 @@ class _BlockQueue:
     batched_output = True
 
     def read_next(self, workers_pool: Any, *_schema_and_ngram: Any) -> Block:
-        try:
-            block: Block = workers_pool.get_results()
-        except EmptyResultError as error:
-            raise StopIteration from error
-        return block
+        while True:
+            try:
+                block: Block = workers_pool.get_results()
+                return block
+            except EmptyResultError as error:
+                # Petastorm looks for work in flight first, and whether more is to come second: what is handed
+                # out in between is overlooked. Nothing more is to come now, so a second look is the truth.
+                if workers_pool.all_workers_done():
+                    raise StopIteration from error
 
 
 @dataclass(frozen=True)
