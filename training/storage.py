@@ -18,6 +18,8 @@ import fsspec
 import pyarrow as pa
 from pyarrow.filesystem import FileSystem as LegacyFileSystem
 
+from features.errors import ResourceError
+
 # Hadoop's names of object stores → fsspec's.
 _PROTOCOLS = {"s3a": "s3", "s3n": "s3", "wasbs": "abfs", "abfss": "abfs"}
 _RENAME_NEVER_OVERWRITES = {"hdfs", "viewfs", "arrow_hdfs"}
@@ -25,7 +27,11 @@ _RENAME_NEVER_OVERWRITES = {"hdfs", "viewfs", "arrow_hdfs"}
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder, which need not exist yet. `url` may be a plain local path."""
+    """A folder, which need not exist yet. `url` may be a plain local path.
+
+    Raises:
+        ResourceError: at first use, when the driver of the URL's storage is not installed.
+    """
 
     url: str
 
@@ -33,7 +39,10 @@ class Folder:
     def _resolved(self) -> tuple[Any, str]:
         scheme, colon, rest = self.url.partition("://")
         url = f"{_PROTOCOLS.get(scheme, scheme)}://{rest}" if colon else self.url
-        filesystem, path = fsspec.core.url_to_fs(url)
+        try:
+            filesystem, path = fsspec.core.url_to_fs(url)
+        except ImportError as error:
+            raise ResourceError(f"no driver for {self.url}: {error}. Install it on every host that trains.") from error
         return filesystem, path.rstrip("/")
 
     @property
