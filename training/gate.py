@@ -212,6 +212,8 @@ def _parity(case: _Case) -> Iterator[str]:
     wanted = min(conf.min_parity_rows, len(case.evidence.group))
     if parity.rows < wanted or parity.single_row_batches < 1:
         yield f"parity was checked on {parity.rows:,} rows, {wanted:,} are needed, and at least one batch of 1"
+    for column, rows in parity.differing_columns.items():
+        yield f"the published folder encodes {column} unlike the train set in {rows:,} of {parity.rows:,} rows"
     for what, seen, limit in (
         ("logits", parity.logit_difference, conf.max_logit_difference),
         ("probabilities", parity.probability_difference, conf.max_probability_difference),

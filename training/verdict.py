@@ -73,12 +73,21 @@ class GateConf(Frozen):
 
 
 class Parity(Frozen):
-    """ONNX Runtime against PyTorch, from raw rows. Differences are the largest absolute ones."""
+    """ONNX Runtime against PyTorch, from raw rows. Differences are the largest absolute ones.
+
+    Attributes:
+        rows: held-out rows compared; of them those with an empty sequence, and with an OOV id.
+        stripped_rows: further rows whose ids were taken away and whose sequences were emptied.
+        single_row_batches: rows that were also scored alone.
+        differing_columns: encoded column (ids, leaves, ...) → rows unlike the train set's; must be empty.
+    """
 
     rows: int = Field(ge=0)
     rows_with_empty_sequence: int = Field(ge=0)
     rows_with_oov: int = Field(ge=0)
+    stripped_rows: int = Field(ge=0)
     single_row_batches: int = Field(ge=0)
+    differing_columns: Mapping[str, int]
     logit_difference: float
     probability_difference: float
 

@@ -46,7 +46,9 @@ PARITY = Parity(
     rows=N,
     rows_with_empty_sequence=10,
     rows_with_oov=10,
+    stripped_rows=5,
     single_row_batches=3,
+    differing_columns={},
     logit_difference=2e-6,
     probability_difference=3e-7,
 )
@@ -74,7 +76,8 @@ class World:
         )
 
     def draw(self, task: str) -> Floats:
-        return (self.rng.random(N) < 1 / (1 + np.exp(-self.logit[task]))).astype(np.float64)
+        positive: NDArray[np.bool_] = self.rng.random(N) < 1 / (1 + np.exp(-self.logit[task]))
+        return positive.astype(np.float64)
 
     def model(self, name: str, *, noise: float = 0.0, days: Days = DAYS) -> Scored:
         """A model that knows the true logit up to `noise` (its own, seeded by its name)."""
@@ -244,6 +247,7 @@ def test_scores_that_are_not_finite_stop(world: World, value: float, who: str) -
         None,
         PARITY.model_copy(update={"rows": 100}),
         PARITY.model_copy(update={"single_row_batches": 0}),
+        PARITY.model_copy(update={"differing_columns": {"c__leaf_0": 1}}),
         PARITY.model_copy(update={"logit_difference": 2e-4}),
         PARITY.model_copy(update={"probability_difference": 2e-5}),
         PARITY.model_copy(update={"probability_difference": float("nan")}),

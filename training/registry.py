@@ -1,0 +1,296 @@
+"""Which version of a model is in use: MLflow's registry, with the alias `champion` as the one switch.
+
+A version's artefact is a published folder. Every publication and rollback first writes down all that it
+needs, and moves the alias last: whoever reads `champion` sees the old version or the new one, never half.
+
+Tags, all on versions:
+
+    limelight.digest       digest of the folder's MANIFEST.json
+    limelight.promotion    who, what, why, when, and the version that it takes over from: rollback goes there
+    limelight.rollback     who, what, why, when, and the version that it gave way to
+"""
+
+from __future__ import annotations
+
+import getpass
+import logging
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import ValidationError
+
+from features.errors import DataError, Problem
+from features.manifest import Frozen
+from training.published import verify
+from training.verdict import VERDICT_FILE, Verdict
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.tracking import MlflowClient
+
+CHAMPION = "champion"
+EXPERIMENT = "limelight"
+DIGEST_TAG = "limelight.digest"
+PROMOTION_TAG = "limelight.promotion"
+ROLLBACK_TAG = "limelight.rollback"
+NOISY = ("mlflow", "alembic", "sqlalchemy.engine")
+
+
+class Move(Frozen):
+    """Who moved the alias, why and when; `previous` and `to` are versions."""
+
+    who: str
+    why: str
+    when: str
+    previous: str | None = None
+    to: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Version:
+    """A registered version.
+
+    Attributes:
+        state: champion now; retired, when a later one took over; rolled back; or never promoted, when a
+            publication ended before the alias moved.
+        uri: of the published folder.
+    """
+
+    name: str
+    version: str
+    state: Literal["champion", "retired", "rolled back", "never promoted"]
+    uri: str
+    digest: str
+    run_id: str | None
+    promotion: Move | None
+    rollback: Move | None
+
+
+class Registry:
+    """The models of one MLflow server, or of one SQLite file with a folder of artefacts."""
+
+    def __init__(self, client: MlflowClient, tracking_uri: str, artifacts: str | None) -> None:
+        self._client, self._tracking_uri, self._artifacts = client, tracking_uri, artifacts
+
+    @classmethod
+    def open(cls, tracking_uri: str, artifacts: str | None = None) -> Registry:
+        """Connect.
+
+        Args:
+            tracking_uri: "sqlite:////path/mlflow.db", or the URL of a server.
+            artifacts: folder (URL) of the artefacts of new experiments; a server decides by itself.
+        """
+        return cls(quiet_client(tracking_uri), tracking_uri, artifacts)
+
+    def publish(
+        self,
+        name: str,
+        folder: Path,
+        verdict: Verdict,
+        *,
+        run_id: str | None = None,
+        metrics: Mapping[str, float] | None = None,
+        who: str | None = None,
+    ) -> str:
+        """Upload a published folder, register it, and make it champion, in this order.
+
+        A crash in between leaves the old champion; running it again publishes a further version.
+
+        Args:
+            name: of the model.
+            folder: as `training.export.export_folder` wrote it.
+            verdict: must have passed, and be about this model.
+            run_id: the MLflow run that trained it; a run of its own is made without one.
+            metrics: logged to that run.
+            who: for the history; the user of this process by default.
+
+        Returns:
+            The version.
+
+        Raises:
+            GateStoppedError: if the verdict is not a pass.
+            DataError: if the folder is not complete, or the verdict is about another model.
+        """
+        verdict.require_pass()
+        contents = verify(folder)
+        if verdict.model != name:
+            remedy = "Publish a model with the verdict that was reached about it"
+            raise DataError([Problem(what=f"the verdict is about {verdict.model}, not about {name}", remedy=remedy)])
+        run = run_id or self._new_run(name)
+        digest = contents.digest()
+        path = f"published/{digest[:16]}"  # by content: a second attempt overwrites with the same bytes
+        self._client.log_artifacts(run, str(folder), path)
+        self._client.log_text(run, verdict.model_dump_json(indent=1), f"{path}.{VERDICT_FILE}")
+        for key, value in (metrics or {}).items():
+            self._client.log_metric(run, key, value)
+        self._register(name)
+        before = self._champion_version(name)
+        promotion = Move(
+            who=who or getpass.getuser(),
+            why=f"gate passed by rule {verdict.rule} on {verdict.day}",
+            when=_now(),
+            previous=str(before.version) if before else None,
+        )
+        version = self._client.create_model_version(
+            name,
+            source=f"{self._client.get_run(run).info.artifact_uri}/{path}",
+            run_id=run,
+            tags={DIGEST_TAG: digest, PROMOTION_TAG: promotion.model_dump_json()},
+        )
+        if run_id is None:
+            self._client.set_terminated(run)
+        self._move_alias(name, str(version.version))
+        return str(version.version)
+
+    def champion(self, name: str) -> tuple[str, Path] | None:
+        """The version in use and a local folder with it, verified; None when nothing was published yet.
+
+        Raises:
+            DataError: if the folder is not what was published.
+        """
+        version = self._champion_version(name)
+        return None if version is None else (str(version.version), self.fetch(name, str(version.version)))
+
+    def fetch(self, name: str, version: str, into: Path | None = None) -> Path:
+        """The published folder of a version: where it is, when that is local, otherwise a copy below `into`.
+
+        Raises:
+            DataError: if it is not what was published.
+        """
+        from mlflow.artifacts import download_artifacts
+
+        found = self._client.get_model_version(name, version)
+        target = into or Path(tempfile.gettempdir()) / "limelight-models" / name / version
+        local = None
+        if "://" in found.source and not found.source.startswith("file://"):
+            target.mkdir(parents=True, exist_ok=True)
+            local = str(target)
+        folder = Path(download_artifacts(artifact_uri=found.source, dst_path=local, tracking_uri=self._tracking_uri))
+        if verify(folder).digest() != found.tags.get(DIGEST_TAG):
+            remedy = "Roll back, or publish the model again"
+            raise DataError([Problem(what=f"version {version} of {name} is not what was published", remedy=remedy)])
+        return folder
+
+    def rollback(self, name: str, *, why: str, who: str | None = None) -> str:
+        """Make the champion's predecessor champion again.
+
+        Returns:
+            The version in use now.
+
+        Raises:
+            DataError: if there is no champion, or none before it.
+        """
+        current = self._champion_version(name)
+        promotion = _move(current, PROMOTION_TAG) if current else None
+        if current is None or promotion is None or promotion.previous is None:
+            found = f"version {current.version} is the first" if current else "it has no champion"
+            remedy = "See `limelight status` for the versions there are"
+            raise DataError([Problem(what=f"{name} cannot be rolled back: {found}", remedy=remedy)])
+        move = Move(who=who or getpass.getuser(), why=why, when=_now(), to=promotion.previous)
+        self._client.set_model_version_tag(name, str(current.version), ROLLBACK_TAG, move.model_dump_json())
+        self._move_alias(name, promotion.previous)
+        return promotion.previous
+
+    def history(self, name: str) -> list[Version]:
+        """All versions, newest first; empty when the model is unknown."""
+        found = sorted(self._client.search_model_versions(f"name='{name}'"), key=lambda v: -int(v.version))
+        versions = {str(v.version): v for v in found}
+        champion = self._champion_version(name)
+        line = _line(versions, str(champion.version) if champion else None)
+        return [_described(version, line) for version in versions.values()]
+
+    def _champion_version(self, name: str) -> ModelVersion | None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return self._client.get_model_version_by_alias(name, CHAMPION)
+        except MlflowException as error:
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                return None
+            raise
+
+    def _move_alias(self, name: str, version: str) -> None:
+        self._client.set_registered_model_alias(name, CHAMPION, version)
+
+    def _register(self, name: str) -> None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+
+    def _new_run(self, name: str) -> str:
+        experiment = self._client.get_experiment_by_name(EXPERIMENT)
+        experiment_id = (
+            experiment.experiment_id
+            if experiment
+            else self._client.create_experiment(EXPERIMENT, artifact_location=self._artifacts)
+        )
+        return str(self._client.create_run(experiment_id, run_name=f"publish {name}").info.run_id)
+
+
+def quiet_client(tracking_uri: str) -> MlflowClient:
+    """An MLflow client that sends no telemetry and says warnings only."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    from mlflow.tracking import MlflowClient
+
+    for logger in NOISY:
+        logging.getLogger(logger).setLevel(logging.WARNING)
+    return MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
+
+
+def _line(versions: Mapping[str, ModelVersion], champion: str | None) -> list[str]:
+    """The champion, its predecessor, that one's predecessor, and so on."""
+    line: list[str] = []
+    at = champion
+    while at is not None and at in versions and at not in line:
+        line.append(at)
+        promotion = _move(versions[at], PROMOTION_TAG)
+        at = promotion.previous if promotion else None
+    return line
+
+
+def _described(version: ModelVersion, line: list[str]) -> Version:
+    rollback = _move(version, ROLLBACK_TAG)
+    number = str(version.version)
+    state: Literal["champion", "retired", "rolled back", "never promoted"] = "never promoted"
+    if line and number == line[0]:
+        state = "champion"
+    elif rollback is not None:
+        state = "rolled back"
+    elif number in line:
+        state = "retired"
+    return Version(
+        name=version.name,
+        version=number,
+        state=state,
+        uri=version.source,
+        digest=version.tags.get(DIGEST_TAG, ""),
+        run_id=version.run_id,
+        promotion=_move(version, PROMOTION_TAG),
+        rollback=rollback,
+    )
+
+
+def _move(version: ModelVersion, tag: str) -> Move | None:
+    text = version.tags.get(tag)
+    if text is None:
+        return None
+    try:
+        return Move.model_validate_json(text)
+    except ValidationError as error:
+        remedy = "Only Limelight may write this tag; delete it, or restore its value"
+        what = f"tag {tag} of version {version.version} of {version.name} is not readable: {error.errors()[0]['msg']}"
+        raise DataError([Problem(what=what, remedy=remedy)]) from error
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
