@@ -113,8 +113,8 @@ class _BlockQueue:
                 block: Block = workers_pool.get_results()
                 return block
             except EmptyResultError as error:
-                # Petastorm looks for work in flight first, and whether more is to come second: what is handed
-                # out in between is overlooked. Nothing more is to come now, so a second look is the truth.
+                # Petastorm's pool looks for work in flight first, and whether more is to come second: pieces handed
+                # out in between are overlooked. Nothing more is to come now, so a second look is the truth.
                 if workers_pool.all_workers_done():
                     raise StopIteration from error
 

@@ -7,7 +7,7 @@ them with equal row groups.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 
 from features.errors import ConfError
@@ -84,7 +84,7 @@ class Feed:
         """Rows behind the last full batch, over all ranks; other rows in every epoch."""
         return self._plan(epoch=0).dropped
 
-    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
+    def epoch(self, epoch: int, start_step: int = 0) -> Generator[Batch, None, None]:
         """The batches of an epoch from `start_step` on, shuffled. `position` is moved before each is given out.
 
         Raises:
@@ -98,7 +98,7 @@ class Feed:
             self.position = FeedPosition(epoch=epoch + 1) if last else FeedPosition(epoch=epoch, step=step)
             yield batch
 
-    def evaluation(self) -> Iterator[Batch]:
+    def evaluation(self) -> Generator[Batch, None, None]:
         """Every row of the split once over all ranks, unshuffled and without display positions.
 
         All ranks get the same number of batches of the same size; padding has row_id −1 and label_mask 0.
@@ -139,7 +139,7 @@ class Feed:
             epoch=epoch,
         )
 
-    def _read(self, plan: Plan, *, with_position: bool) -> Iterator[Batch]:
+    def _read(self, plan: Plan, *, with_position: bool) -> Generator[Batch, None, None]:
         parts = parts_of(self._trainset, with_position=with_position)
         source = BlockSource(root=self._root, groups=self._groups, parts=parts, threads=self._threads)
         with open_blocks(source, plan) as blocks:

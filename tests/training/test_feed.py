@@ -1,0 +1,406 @@
+"""What comes out of Petastorm is the plan, bit for bit: any world size, any number of threads, any start."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from petastorm.reader import Reader
+from petastorm.workers_pool.thread_pool import ThreadPool
+
+from features import manifest as m
+from features.errors import ConfError, DataError
+from tests.training.trainset_factory import Sizes, write_trainset
+from training import block_reader
+from training.batch import Batch
+from training.feed import Feed, FeedPosition
+from training.feed_plan import EpochPlan, list_row_groups, plan_epoch
+from training.world import World
+
+SEED = 11
+BATCH = 100
+
+Exported = tuple[m.TrainSet, Path]  # and the folder it lies in
+
+
+@pytest.fixture(scope="module")
+def trainset(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """2,100 train rows in 66 row groups of 32, the last one short: unequal shards, no size divides another."""
+    folder = tmp_path_factory.mktemp("trainset")
+    return write_trainset(folder, rows=2100, valid_rows=333, group_rows=32, files=3, weights=True), folder
+
+
+def _feed(trainset: Exported, rank: int = 0, size: int = 1, **changes: Any) -> Feed:
+    values: dict[str, Any] = {"split": "train", "batch_size": BATCH, "seed": SEED}
+    return Feed(trainset[0], str(trainset[1]), world=World(rank=rank, size=size), **(values | changes))
+
+
+def _tensors(batch: Batch) -> dict[str, torch.Tensor]:
+    scalars = ("ids", "dense", "labels", "label_mask", "group", "row_id")
+    tensors = {name: getattr(batch, name) for name in scalars}
+    if batch.position is not None:
+        tensors["position"] = batch.position
+    return tensors | dict(batch.vectors) | dict(batch.sequences)
+
+
+def _assert_equal(mine: list[Batch], theirs: list[Batch]) -> None:
+    assert len(mine) == len(theirs)
+    for left, right in zip(map(_tensors, mine), map(_tensors, theirs), strict=True):
+        assert left.keys() == right.keys()
+        for name, values in left.items():
+            assert values.dtype == right[name].dtype
+            assert values.equal(right[name]), name
+
+
+def _plan(described: m.TrainSet, rank: int, size: int, epoch: int) -> EpochPlan:
+    return plan_epoch(
+        list_row_groups(described.splits["train"].files),
+        logical_shards=described.logical_shards,
+        batch_size=BATCH,
+        world=World(rank=rank, size=size),
+        seed=SEED,
+        epoch=epoch,
+    )
+
+
+def _oracle(trainset: Exported, rank: int, size: int, epoch: int) -> list[Batch]:
+    """The plan carried out naively: whole files in memory, one row after the other, no Petastorm."""
+    described, folder = trainset
+    groups = list_row_groups(described.splits["train"].files)
+    plan = _plan(described, rank, size, epoch)
+    tables = {path: pq.ParquetFile(folder / path) for path in {group.path for group in groups}}
+    batches = []
+    for step in range(plan.steps):
+        rows: list[dict[str, Any]] = []
+        for part in plan.slices(step):
+            group = groups[part.row_group]
+            stored = tables[group.path].read_row_group(group.ordinal).to_pylist()
+            rows += [stored[place] for place in plan.row_order(group)[part.start : part.stop]]
+        batches.append(_as_batch(described, rows))
+    return batches
+
+
+def _as_batch(described: m.TrainSet, rows: list[dict[str, Any]]) -> Batch:
+    def matrix(columns: list[str], kind: torch.dtype) -> torch.Tensor:
+        return torch.tensor([[row[column] for column in columns] for row in rows], dtype=kind)
+
+    def column(name: str, kind: torch.dtype) -> torch.Tensor:
+        return torch.tensor([row[name] for row in rows], dtype=kind)
+
+    tasks = [task.name for task in described.tasks]
+    return Batch(
+        ids=matrix([m.categorical_column(field.name) for field in described.categorical], torch.int64),
+        dense=matrix([m.dense_column(field.name) for field in described.dense], torch.float32),
+        vectors={v.name: column(m.vector_column(v.name), torch.float32) for v in described.vectors},
+        sequences={
+            f"{s.name}.{field.name}": column(m.sequence_column(s.name, field.name), torch.int64)
+            for s in described.sequences
+            for field in s.fields
+        },
+        labels=matrix([m.label_column(task) for task in tasks], torch.float32),
+        label_mask=matrix([m.mask_column(task) for task in tasks], torch.float32),
+        position=column(m.POSITION_COLUMN, torch.int64),
+        group=column(m.GROUP_COLUMN, torch.int64),
+        row_id=column(m.ROW_ID_COLUMN, torch.int64),
+    )
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+def test_every_rank_reads_the_plan_bit_for_bit(trainset: Exported, size: int) -> None:
+    for rank in range(size):
+        _assert_equal(list(_feed(trainset, rank, size).epoch(1)), _oracle(trainset, rank, size, epoch=1))
+
+
+def test_thread_timing_never_shows(trainset: Exported) -> None:
+    once = list(_feed(trainset, threads=1).epoch(0))
+    for _ in range(2):
+        _assert_equal(list(_feed(trainset, threads=4).epoch(0)), once)
+
+
+def test_global_steps_are_the_same_rows_for_every_world_size_that_divides_the_shards(
+    trainset: Exported,
+) -> None:
+    expected = [sorted(batch.row_id.tolist()) for batch in _feed(trainset).epoch(0)]
+    for size in (2, 4):
+        ranks = [list(_feed(trainset, rank, size).epoch(0)) for rank in range(size)]
+        steps = [torch.cat([batch.row_id for batch in step]) for step in zip(*ranks, strict=True)]
+        assert [sorted(step.tolist()) for step in steps] == expected
+
+
+def test_every_row_once_or_counted_as_dropped(trainset: Exported) -> None:
+    for size in (1, 3):
+        feeds = [_feed(trainset, rank, size) for rank in range(size)]
+        rows = [row for feed in feeds for batch in feed.epoch(0) for row in batch.row_id.tolist()]
+        assert len(rows) == len(set(rows)) == feeds[0].steps_per_epoch * BATCH
+        assert len(rows) + feeds[0].dropped_per_epoch == feeds[0].rows == 2100
+
+
+def test_epochs_differ_and_repeat(trainset: Exported) -> None:
+    feed = _feed(trainset)
+    first, second = (torch.cat([batch.row_id for batch in feed.epoch(epoch)]) for epoch in (0, 1))
+    again = torch.cat([batch.row_id for batch in feed.epoch(0)])
+    assert not first.equal(second)
+    assert first.equal(again)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_resuming_at_any_step_gives_the_remaining_batches(trainset: Exported, size: int) -> None:
+    whole = list(_feed(trainset, 0, size).epoch(2))
+    for step in (1, len(whole) // 2, len(whole) - 1, len(whole)):
+        _assert_equal(list(_feed(trainset, 0, size).epoch(2, start_step=step)), whole[step:])
+
+
+def test_the_saved_position_leads_to_the_next_batch(trainset: Exported) -> None:
+    feed = _feed(trainset)
+    whole = list(feed.epoch(0))
+    assert feed.position == FeedPosition(epoch=1, step=0)
+    stopped = _feed(trainset)
+    batches = stopped.epoch(0)
+    for _ in range(3):
+        next(batches)
+    saved = stopped.state_dict()
+    batches.close()
+    resumed = _feed(trainset)
+    resumed.load_state_dict(saved)
+    assert resumed.position == FeedPosition(epoch=0, step=3)
+    _assert_equal(list(resumed.epoch(resumed.position.epoch, resumed.position.step)), whole[3:])
+
+
+def test_a_position_in_another_order_is_refused(trainset: Exported) -> None:
+    saved = _feed(trainset).state_dict()
+    with pytest.raises(ConfError, match=r"seed was 11, is 12, batch_size was 100, is 50"):
+        _feed(trainset, seed=12, batch_size=50).load_state_dict(saved)
+    with pytest.raises(ConfError, match=r"streams was 16, is 15"):
+        _feed(trainset, size=3).load_state_dict(saved)
+    _feed(trainset, size=2).load_state_dict(saved)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 12])
+def test_evaluation_reads_every_row_once_and_pads_with_masked_rows(trainset: Exported, size: int) -> None:
+    stored = pq.read_table(trainset[1] / "valid").to_pandas().set_index(m.ROW_ID_COLUMN)
+    ranks = [list(_feed(trainset, rank, size, split="valid").evaluation()) for rank in range(size)]
+    assert len({len(batches) for batches in ranks}) == 1
+    assert len({len(batch) for batches in ranks for batch in batches}) == 1
+    read: list[int] = []
+    for batch in (batch for batches in ranks for batch in batches):
+        real = batch.row_id >= 0
+        assert batch.position is None
+        assert set(batch.row_id[~real].tolist()) <= {-1}
+        assert not batch.label_mask[~real].any()
+        read += batch.row_id[real].tolist()
+        labels = stored.loc[batch.row_id[real].numpy(), "y__enter"].to_numpy()
+        np.testing.assert_array_equal(batch.labels[real, 0].numpy(), labels)
+    assert sorted(read) == sorted(stored.index)
+
+
+def test_evaluation_with_fewer_row_groups_than_ranks(tmp_path: Path) -> None:
+    described = write_trainset(tmp_path, rows=64, valid_rows=40, group_rows=32, shards=2)
+    ranks = [list(_feed((described, tmp_path), rank, 3, split="valid").evaluation()) for rank in range(3)]
+    assert [sum(int((batch.row_id >= 0).sum()) for batch in batches) for batches in ranks] == [32, 8, 0]
+
+
+class CountingReader(Reader):  # type: ignore[misc]
+    """Petastorm's own Reader, which remembers what went through it."""
+
+    opened: list[CountingReader]
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.blocks = 0
+        self.opened.append(self)
+
+    def __next__(self) -> Any:
+        block = super().__next__()
+        self.blocks += 1
+        return block
+
+    @property
+    def ventilated(self) -> list[int]:
+        """The pieces of this rank's shard."""
+        return [item["piece_index"] for item in self.ventilator._items_to_ventilate]
+
+
+@pytest.fixture
+def counting(monkeypatch: pytest.MonkeyPatch) -> list[CountingReader]:
+    CountingReader.opened = []
+    monkeypatch.setattr(block_reader, "Reader", CountingReader)
+    return CountingReader.opened
+
+
+def test_every_block_comes_through_petastorm_and_its_sharding(
+    trainset: Exported, counting: list[CountingReader]
+) -> None:
+    for rank in range(2):
+        rows = sum(len(batch) for batch in _feed(trainset, rank, 2).epoch(0))
+        reader = counting.pop()
+        assert rows == 20 * BATCH // 2
+        assert reader.ventilated == list(range(rank, 66, 2))
+        assert reader.blocks == len(_plan(trainset[0], rank, 2, epoch=0).reads)
+        assert reader.blocks in (32, 33)
+
+
+class LateVentilationPool(ThreadPool):  # type: ignore[misc]
+    """Hands all pieces out between the pool's look for work in flight and its look for more to come."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.looked = threading.Event()
+
+    def ventilate(self, *arguments: Any, **options: Any) -> None:
+        self.looked.wait()
+        super().ventilate(*arguments, **options)
+
+    def all_workers_done(self) -> bool:
+        done = bool(super().all_workers_done())
+        self.looked.set()
+        self._ventilator._ventilation_thread.join()
+        return done
+
+
+def test_pieces_handed_out_at_the_last_moment_are_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    described = write_trainset(tmp_path, rows=256, group_rows=16)
+    monkeypatch.setattr(block_reader, "ThreadPool", LateVentilationPool)
+    read = [batch.row_id for batch in _feed((described, tmp_path), batch_size=32, threads=4).epoch(0)]
+    assert len(torch.cat(read)) == 256
+
+
+def test_a_resumed_epoch_reads_only_the_row_groups_that_are_left(
+    trainset: Exported, counting: list[CountingReader]
+) -> None:
+    steps = _feed(trainset).steps_per_epoch
+    list(_feed(trainset).epoch(0, start_step=steps - 1))
+    assert counting[0].blocks <= 2 * 16
+
+
+def test_no_thread_outlives_an_epoch(trainset: Exported) -> None:
+    before = set(threading.enumerate())
+    list(_feed(trainset, threads=4).epoch(0))
+    assert set(threading.enumerate()) <= before
+    batches = _feed(trainset, threads=4).epoch(0)
+    next(batches)
+    assert set(threading.enumerate()) > before
+    batches.close()
+    assert set(threading.enumerate()) <= before
+
+
+def test_a_store_that_is_no_local_disk(trainset: Exported) -> None:
+    url = f"memory://{uuid.uuid4().hex}"
+    for file in trainset[1].rglob("*.parquet"):
+        with fsspec.open(f"{url}/{file.relative_to(trainset[1])}", "wb") as target:
+            target.write(file.read_bytes())
+    there = Feed(trainset[0], url, split="train", batch_size=BATCH, world=World(), seed=SEED)
+    _assert_equal(list(there.epoch(0)), list(_feed(trainset).epoch(0)))
+
+
+def test_no_dense_no_vectors_no_sequences_no_positions(tmp_path: Path) -> None:
+    described = write_trainset(tmp_path, rows=256, group_rows=16)
+    bare = described.model_copy(update={"dense": (), "vectors": (), "sequences": (), "positions": None})
+    batch = next(_feed((bare, tmp_path), batch_size=32).epoch(0))
+    assert batch.dense.shape == (32, 0)
+    assert (batch.vectors, batch.sequences, batch.position) == ({}, {}, None)
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> Exported:
+    """A train set of its own, to be harmed."""
+    return write_trainset(tmp_path, rows=256, group_rows=16, files=4, sizes=Sizes(watched=3)), tmp_path
+
+
+def _rewrite(path: Path, change: Any) -> None:
+    """Replace a file's columns, keeping its row groups."""
+    with pq.ParquetFile(path) as file:
+        groups = [file.read_row_group(i) for i in range(file.num_row_groups)]
+    with pq.ParquetWriter(path, change(groups[0]).schema) as writer:
+        for group in groups:
+            writer.write_table(change(group))
+
+
+def _error(trainset: Exported) -> str:
+    before = set(threading.enumerate())
+    with pytest.raises(DataError) as caught:
+        list(_feed(trainset, batch_size=16).epoch(0))
+    assert set(threading.enumerate()) <= before
+    return str(caught.value)
+
+
+def test_missing_and_unreadable_files_are_named_together(broken: Exported) -> None:
+    (broken[1] / "train/part-00001.parquet").unlink()
+    (broken[1] / "train/part-00003.parquet").unlink()
+    (broken[1] / "train/part-00002.parquet").write_bytes(b"PAR1 no parquet PAR1")
+    message = _error(broken)
+    assert "files missing" in message
+    assert "(2); e.g. train/part-00001.parquet, train/part-00003.parquet" in message
+    assert "files unreadable" in message
+    assert "train/part-00002.parquet" in message
+    assert "export the train set again" in message
+
+
+def test_other_row_groups_than_the_manifest_lists(broken: Exported) -> None:
+    path = broken[1] / "train/part-00001.parquet"
+    pq.write_table(pq.read_table(path), path, row_group_size=32)
+    assert "train/part-00001.parquet (2 row groups of 64 rows, not 4 of 64)" in _error(broken)
+
+
+def test_a_row_group_of_another_size_than_the_manifest_says(broken: Exported) -> None:
+    path = broken[1] / "train/part-00002.parquet"
+    _rewrite(path, lambda group: group.slice(0, 15))
+    assert "train/part-00002.parquet, row group" in (message := _error(broken))
+    assert "15 rows, the manifest says 16" in message
+
+
+def test_data_pages_that_are_damaged(broken: Exported) -> None:
+    path = broken[1] / "train/part-00000.parquet"
+    data = bytearray(path.read_bytes())
+    data[4:200] = bytes(196)
+    path.write_bytes(bytes(data))
+    message = _error(broken)
+    assert "train/part-00000.parquet, row group 0: unreadable" in message
+
+
+def _without_two(group: pa.Table) -> pa.Table:
+    return group.drop_columns(["d__heat", "y__gift"])
+
+
+def _with_null(group: pa.Table) -> pa.Table:
+    return group.set_column(0, "row_id", pa.array([None, *range(15)], pa.int64()))
+
+
+def _as_float64(group: pa.Table) -> pa.Table:
+    place = group.column_names.index("d__heat")
+    return group.set_column(place, "d__heat", group.column("d__heat").cast(pa.float64()))
+
+
+def _with_short_lists(group: pa.Table) -> pa.Table:
+    place = group.column_names.index("s__watched__age")
+    return group.set_column(place, "s__watched__age", pa.array([[1, 2, 3]] * 13 + [[1]] * 3, pa.list_(pa.int32())))
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (_without_two, "columns missing (2); e.g. d__heat, y__gift"),
+        (_with_null, "column=row_id: train/part-00000.parquet, row group"),
+        (_as_float64, "type double, expected float"),
+        (_with_short_lists, "lists not of length 3 (3); e.g. 1"),
+    ],
+)
+def test_columns_that_break_the_contract(broken: Exported, change: Any, expected: str) -> None:
+    for number in range(4):
+        _rewrite(broken[1] / f"train/part-{number:05d}.parquet", change)
+    assert expected in _error(broken)
+
+
+def test_an_unknown_split_and_no_threads_are_refused(trainset: Exported) -> None:
+    without_gate = trainset[0].model_copy(update={"splits": {"train": trainset[0].splits["train"]}})
+    with pytest.raises(ConfError, match="no split 'gate'; it has train"):
+        _feed((without_gate, trainset[1]), split="gate")
+    with pytest.raises(ConfError, match=r"feed\.threads=0"):
+        _feed(trainset, threads=0)
