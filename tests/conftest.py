@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+
+from pipeline.java_runtime import ensure_java_home
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -13,11 +17,21 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what needs Spark, so that `make test-spark4` can pick it."""
+    for item in items:
+        if "spark" in getattr(item, "fixturenames", ()):
+            item.add_marker("spark")
+
+
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     """local[2], business time zone Asia/Shanghai, four shuffle partitions, no UI."""
     from pyspark.sql import SparkSession
 
+    ensure_java_home()
+    # Workers run this interpreter, with its packages, and not the `python3` on PATH.
+    os.environ["PYSPARK_PYTHON"] = sys.executable
     scratch: Path = tmp_path_factory.mktemp("spark")
     session = (
         SparkSession.builder.master("local[2]")
