@@ -188,14 +188,17 @@ class Warehouse:
         provenance: Provenance,
         day_column: str = "dt",
         counted: Sequence[str] = (),
+        expected_rows: Mapping[datetime.date, int] | None = None,
     ) -> dict[datetime.date, PartitionManifest]:
         """Write rows of some days in one Spark job and commit each day.
 
         Args:
             frame: rows of exactly these days, told apart by `day_column` (a date).
             counted: integer columns that are summed into `PartitionManifest.counts` and not written.
+            expected_rows: rows that each day must have; nothing is committed when one has not.
 
         Raises:
+            DataError: when a day has other rows than expected.
             HeldError: when another run holds a day, or has committed it meanwhile.
         """
         from pyspark.sql import Observation
@@ -236,6 +239,7 @@ class Warehouse:
                     counts={name: int(observed[f"{name}_{index}"] or 0) for name in counted},
                     created_at=datetime.datetime.now(datetime.UTC),
                 )
+            _check_rows(table, manifests, expected_rows or {})
             self.commit(manifests.values())
         return manifests
 
@@ -285,6 +289,23 @@ def _rows_problem(manifest: PartitionManifest, listed: int) -> Problem:
         what=f"files hold {listed} rows where {manifest.rows} were written",
         remedy="Run the stage again; nothing was committed",
     )
+
+
+def _check_rows(
+    table: str, manifests: Mapping[datetime.date, PartitionManifest], expected: Mapping[datetime.date, int]
+) -> None:
+    problems = [
+        Problem(
+            table=table,
+            day=day.isoformat(),
+            what=f"{expected[day]} rows went in and {manifest.rows} came out",
+            remedy="An input has repeated keys; look with `limelight check-raw`. Nothing was committed",
+        )
+        for day, manifest in manifests.items()
+        if day in expected and expected[day] != manifest.rows
+    ]
+    if problems:
+        raise DataError(problems)
 
 
 def _observed(

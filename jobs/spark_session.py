@@ -1,0 +1,69 @@
+"""One Spark session per command, from conf/spark/<place>.conf; spark-submit's own settings win."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from features.errors import ConfError
+from pipeline.config import conf_folder
+from pipeline.java_runtime import ensure_java_home
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+def read_properties(path: Path) -> dict[str, str]:
+    """A Spark properties file: `key value` a line, # comments.
+
+    Raises:
+        ConfError: when the file is missing or a line has no value.
+    """
+    if not path.exists():
+        raise ConfError(f"there is no {path.name} in conf/spark; give --place local or cluster, or add the file")
+    found = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        text = line.strip()
+        if not text or text.startswith("#"):
+            continue
+        parts = text.split(None, 1)
+        if len(parts) != 2:
+            raise ConfError(f"{path.name} line {number}: {text!r} has no value")
+        found[parts[0]] = parts[1]
+    return found
+
+
+@contextmanager
+def spark_session(name: str, place: str, zone: str, scratch: Path | None = None) -> Iterator[SparkSession]:
+    """A session that ends with the command.
+
+    Under spark-submit the master and every property given there are kept.
+    """
+    ensure_java_home()
+    submitted = "PYSPARK_GATEWAY_PORT" in os.environ
+    # Executors must run this interpreter, not whatever `python3` is on their PATH.
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    from pyspark import SparkConf
+    from pyspark.sql import SparkSession
+
+    conf = SparkConf()
+    for key, value in read_properties(conf_folder() / "spark" / f"{place}.conf").items():
+        if not (submitted and conf.contains(key)):
+            conf.set(key, value)
+    conf.setIfMissing("spark.app.name", f"limelight {name}")
+    conf.set("spark.sql.session.timeZone", zone)
+    if scratch is not None and not submitted:
+        conf.set("spark.local.dir", str(scratch / "spark"))
+        conf.set("spark.sql.warehouse.dir", str(scratch / "spark-warehouse"))
+    logging.getLogger("py4j").setLevel(logging.ERROR)
+    session = SparkSession.builder.config(conf=conf).getOrCreate()
+    session.sparkContext.setLogLevel(os.environ.get("LIMELIGHT_SPARK_LOG_LEVEL", "ERROR"))
+    try:
+        yield session
+    finally:
+        session.stop()
