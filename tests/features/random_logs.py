@@ -183,16 +183,18 @@ class _Draw:
     def actions(self, impressions: pd.DataFrame, rooms: pd.DataFrame) -> pd.DataFrame:
         """Follow-ups of impressions, some without their impression_id, and some out of the blue."""
         rows: list[dict[str, object]] = []
-        for shown in impressions.itertuples():
-            where = {"user_id": shown.user_id, "anchor_id": shown.anchor_id, "room_id": shown.room_id}
-            known = None if self.chance(0.2) else shown.impression_id
+        for shown in impressions.to_dict("records"):
+            where: dict[str, object] = {name: shown[name] for name in ("user_id", "anchor_id", "room_id")}
+            where["impression_id"] = None if self.chance(0.2) else shown["impression_id"]
             if self.chance(0.5):
-                rows.extend(self._visit({**where, "impression_id": known}, shown.ts.to_pydatetime()))
+                rows.extend(self._visit(where, shown["ts"].to_pydatetime()))
         for _ in range(self.shape.impressions // 10):
             room_id, anchor_id = self._room(rooms)
             user_id = int(self.rng.integers(1, self.shape.users + 2))
-            blue = {"user_id": user_id, "anchor_id": anchor_id, "room_id": room_id, "impression_id": None}
-            rows.append(self._action(blue, self.rng.choice(["enter", *FOLLOW_UPS]), self.moment()))
+            blue: dict[str, object] = {"user_id": user_id, "anchor_id": anchor_id, "room_id": room_id}
+            rows.append(
+                self._action({**blue, "impression_id": None}, self.rng.choice(["enter", *FOLLOW_UPS]), self.moment())
+            )
         for action_id, row in enumerate(rows, start=1):
             row["action_id"] = action_id
         frame = pd.DataFrame(rows, columns=[*RAW_TABLES["actions"].column_names(), "dt"])
