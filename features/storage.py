@@ -16,6 +16,8 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import fs
 
+_ARROW_SCHEMES = {"s3a": "s3", "s3n": "s3"}  # Hadoop's names of what Arrow calls s3
+
 
 @dataclass(frozen=True, kw_only=True)
 class FileEntry:
@@ -31,7 +33,8 @@ def resolve(url: str) -> tuple[fs.FileSystem, str]:
     """The file system of a URL (or local path), and the path in it."""
     if "://" not in url:
         return fs.LocalFileSystem(), str(Path(url).absolute())
-    filesystem, path = fs.FileSystem.from_uri(url)
+    scheme, rest = url.split("://", 1)
+    filesystem, path = fs.FileSystem.from_uri(f"{_ARROW_SCHEMES.get(scheme, scheme)}://{rest}")
     return filesystem, path
 
 
@@ -71,6 +74,16 @@ def exists(url: str) -> bool:
     """Whether a file or folder is there."""
     filesystem, path = resolve(url)
     return bool(filesystem.get_file_info(path).type != fs.FileType.NotFound)
+
+
+def delete(url: str) -> None:
+    """Remove a file, or a folder with all that is in it; nothing happens when it is gone already."""
+    filesystem, path = resolve(url)
+    found = filesystem.get_file_info(path).type
+    if found == fs.FileType.Directory:
+        filesystem.delete_dir(path)
+    elif found == fs.FileType.File:
+        filesystem.delete_file(path)
 
 
 def list_files(url: str, recursive: bool = False) -> list[FileEntry]:

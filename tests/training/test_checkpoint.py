@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import random
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +12,17 @@ import numpy as np
 import pytest
 import torch
 
+from features import storage
 from features.errors import DataError
+from tests.training.stores import STORES, open_store
 from training.checkpoint import Checkpoint, RandomState, latest, save
 from training.storage import Folder
 
 
-@pytest.fixture(params=["file", "memory"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A folder that does not exist yet, on every kind of storage that needs no network."""
-    return {
-        "file": f"file://{tmp_path}/run",
-        "memory": f"memory://{uuid.uuid4().hex}/run",
-    }[request.param]
+@pytest.fixture(params=STORES)
+def url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A folder that does not exist yet."""
+    return f"{open_store(request.param, tmp_path, monkeypatch)}/run"
 
 
 def _trained() -> tuple[torch.nn.Module, torch.optim.Optimizer]:
@@ -128,13 +126,8 @@ def test_the_last_are_kept_and_sizes_are_logged(url: str, caplog: pytest.LogCapt
     ]
     assert len(names) == 4
     assert f"checkpoint 3 at step 3: {sizes[3]:,} bytes" in caplog.text
-    on_disk = [name for name in Folder(url).names() if "00000003" in name]
-    assert sizes[3] == sum(_bytes(Folder(url), name) for name in on_disk)
-
-
-def _bytes(folder: Folder, name: str) -> int:
-    inner = folder.folder(name).names()
-    return sum(len(folder.read(f"{name}/{file}")) for file in inner) if inner else len(folder.read(name))
+    files = [file for file in storage.list_files(url, recursive=True) if "00000003" in file.name]
+    assert sizes[3] == sum(file.size for file in files)
 
 
 def _damage(url: str, generation: int, how: str) -> str:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import threading
-import uuid
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,7 +15,9 @@ from petastorm.reader import Reader
 from petastorm.workers_pool.thread_pool import ThreadPool
 
 from features import manifest as m
+from features import storage
 from features.errors import ConfError, DataError
+from tests.training.stores import open_store
 from tests.training.trainset_factory import Sizes, write_trainset
 from training import block_reader
 from training.batch import Batch
@@ -291,11 +291,10 @@ def test_no_thread_outlives_an_epoch(trainset: Exported) -> None:
     assert set(threading.enumerate()) <= before
 
 
-def test_a_store_that_is_no_local_disk(trainset: Exported) -> None:
-    url = f"memory://{uuid.uuid4().hex}"
+def test_a_store_that_is_no_local_disk(trainset: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = open_store("memory", tmp_path, monkeypatch)
     for file in trainset[1].rglob("*.parquet"):
-        with fsspec.open(f"{url}/{file.relative_to(trainset[1])}", "wb") as target:
-            target.write(file.read_bytes())
+        storage.write_bytes(f"{url}/{file.relative_to(trainset[1])}", file.read_bytes())
     there = Feed(trainset[0], url, split="train", batch_size=BATCH, world=World(), seed=SEED)
     _assert_equal(list(there.epoch(0)), list(_feed(trainset).epoch(0)))
 
