@@ -104,7 +104,9 @@ def _passed(champion: Scored | None, tasks: tuple[TaskVerdict, ...]) -> tuple[Ru
     judged = ", ".join(task.task for task in tasks)
     if champion is None:
         return "first_model", (f"there is no champion to compare with; every floor is met on {judged}",)
-    return "champion_comparison", (f"every floor is met, and {champion.name} is not better on {judged}",)
+    return "champion_comparison", (
+        f"every floor is met, and no task falls behind {champion.name} beyond its rules: {judged}",
+    )
 
 
 def _judge_tasks(

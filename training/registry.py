@@ -165,12 +165,13 @@ class Registry:
         from mlflow.artifacts import download_artifacts
 
         found = self._client.get_model_version(name, version)
+        source = _source(found)
         target = into or Path(tempfile.gettempdir()) / "limelight-models" / name / version
         local = None
-        if "://" in found.source and not found.source.startswith("file://"):
+        if "://" in source and not source.startswith("file://"):
             target.mkdir(parents=True, exist_ok=True)
             local = str(target)
-        folder = Path(download_artifacts(artifact_uri=found.source, dst_path=local, tracking_uri=self._tracking_uri))
+        folder = Path(download_artifacts(artifact_uri=source, dst_path=local, tracking_uri=self._tracking_uri))
         if verify(folder).digest() != found.tags.get(DIGEST_TAG):
             remedy = "Roll back, or publish the model again"
             raise DataError([Problem(what=f"version {version} of {name} is not what was published", remedy=remedy)])
@@ -272,7 +273,7 @@ def _described(version: ModelVersion, line: list[str]) -> Version:
         name=version.name,
         version=number,
         state=state,
-        uri=version.source,
+        uri=_source(version),
         digest=version.tags.get(DIGEST_TAG, ""),
         run_id=version.run_id,
         promotion=_move(version, PROMOTION_TAG),
@@ -290,6 +291,14 @@ def _move(version: ModelVersion, tag: str) -> Move | None:
         remedy = "Only Limelight may write this tag; delete it, or restore its value"
         what = f"tag {tag} of version {version.version} of {version.name} is not readable: {error.errors()[0]['msg']}"
         raise DataError([Problem(what=what, remedy=remedy)]) from error
+
+
+def _source(version: ModelVersion) -> str:
+    if version.source is None:
+        remedy = "Publish the model again; only Limelight may register versions of it"
+        what = f"version {version.version} of {version.name} has no published folder"
+        raise DataError([Problem(what=what, remedy=remedy)])
+    return str(version.source)
 
 
 def _now() -> str:

@@ -40,18 +40,18 @@ def raw_samples(rows: int, day: datetime.date, seed: int) -> pa.Table:
     lengths = np.where(rng.random(rows) < 0.2, 0, rng.integers(0, 9, rows))
     heat = rng.gamma(2.0, 50.0, rows)
     entered = rng.random(rows) < 1 / (1 + np.exp(-(0.02 * (heat - 100) + 0.1 * (anchor % 7) - 0.3)))
-    gift = entered & (rng.random(rows) < 0.2)
+    gift = entered & (rng.random(rows) < np.where(heat > 110, 0.4, 0.1))
     offsets = pa.array(np.r_[0, np.cumsum(lengths)].astype(np.int32))
     events = int(lengths.sum())
     content = [None if rng.random() < 0.1 else rng.normal(size=CONTENT).tolist() for _ in range(rows)]
-    city = np.where(rng.random(rows) < 0.1, None, np.array(["beijing", "chengdu", "wuhan"])[user % 3])
+    city = pa.array(np.array(["beijing", "chengdu", "wuhan"])[user % 3], mask=rng.random(rows) < 0.1)
     return pa.table(
         {
             "impression_id": pa.array(np.arange(rows) + 10**15 + seed * 10**9, pa.int64()),
             "user_id": pa.array(user + 10**14, pa.int64()),
             "anchor_id": pa.array(anchor, pa.int64()),
             "dt": pa.array([day] * rows, pa.date32()),
-            "user_city": pa.array(city, pa.string()),
+            "user_city": city,
             "hour": pa.array(rng.integers(0, 24, rows), pa.int32()),
             "position": pa.array(rng.integers(0, 12, rows), pa.int32()),
             "user_watch_ms_7d": pa.array(rng.integers(0, 10**6, rows), pa.int64()),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -137,12 +137,13 @@ def test_a_graph_that_computes_something_else_is_not_published(
 ) -> None:
     """The exporter is made to bake a different weight in; nothing must be left of the folder."""
     model = loud(build("deepfm", raw.trainset, SMALL["deepfm"], seed=3))
-    original = torch.onnx.export
+    original: Callable[..., object] = torch.onnx.export
 
     def wrong(graph: torch.nn.Module, *args: object, **kwargs: object) -> object:
         spoiled = copy.deepcopy(graph)
         with torch.no_grad():
-            spoiled.model.table.weight.add_(0.01)
+            weight = spoiled.get_parameter("model.table.weight")
+            weight.add_(0.01)
         return original(spoiled, *args, **kwargs)
 
     monkeypatch.setattr(torch.onnx, "export", wrong)
