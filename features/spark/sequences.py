@@ -201,8 +201,8 @@ class _Events:
 
     @staticmethod
     def of(part: Part, sequences: tuple[SequenceFeature, ...]) -> _Events:
-        sources: set[str] = {field.source for sequence in sequences for field in sequence.fields} - {"age_s"}
-        return _Events(part=part, columns={source: part.column(source) for source in sources})
+        sources = {field.source for sequence in sequences for field in sequence.fields}
+        return _Events(part=part, columns={source: part.column(source) for source in sources if source != "age_s"})
 
     def values(self, source: str, rows: Int64s, shown: Int64s) -> pa.Array:
         """The attribute `source` of events `rows` for impressions at `shown`, aligned and flat."""

@@ -27,8 +27,8 @@ def units(value: float, per_unit: int) -> int:
 
 def happened(room_row: Row) -> pd.Timestamp:
     """When a rooms row was written: at the start, or at the end where it names one."""
-    ended = room_row["ended_at"]
-    return room_row["started_at"] if ended is None else max(room_row["started_at"], ended)
+    started: pd.Timestamp = room_row["started_at"]
+    return started if room_row["ended_at"] is None else max(started, room_row["ended_at"])
 
 
 def newest_room_row(rows: list[Row], ties: tuple[str, ...]) -> Row | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.spark.asof_merge import (
@@ -52,12 +52,14 @@ def timeline(rows: list[tuple[int, int, int]]) -> Timeline:
     return Timeline(segment=segment, at=at + FAR, day=day)
 
 
+@settings(deadline=None)
 @given(cases)
 def test_last_visible_is_the_newest_event_before_the_query(case: Case) -> None:
     expected = [seen[-1] if (seen := case.seen(query)) else -1 for query in case.queries]
     assert last_visible(timeline(case.queries), timeline(case.events)).tolist() == expected
 
 
+@settings(deadline=None)
 @given(cases, st.integers(1, 13))
 def test_visible_sum_counts_the_open_interval(case: Case, span: int) -> None:
     values = np.arange(len(case.events), dtype=np.int64) ** 2 + 1
@@ -67,6 +69,7 @@ def test_visible_sum_counts_the_open_interval(case: Case, span: int) -> None:
     assert visible_sum(timeline(case.queries), timeline(case.events), values, span).tolist() == expected
 
 
+@settings(deadline=None)
 @given(cases, st.integers(1, 4), st.integers(0, 12), st.integers(0, 3))
 def test_newest_first_gathers_the_last_events(case: Case, length: int, max_age: int, day: int) -> None:
     queries = [(segment, at, day) for segment, at, _ in case.queries]
@@ -80,6 +83,7 @@ def test_newest_first_gathers_the_last_events(case: Case, length: int, max_age: 
     assert found == expected
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 9), max_size=12).map(sorted), st.data())
 def test_segment_search_equals_numpy_within_each_range(values: list[int], data: st.DataObject) -> None:
     at = np.array(values, dtype=np.int64)
@@ -90,17 +94,14 @@ def test_segment_search_equals_numpy_within_each_range(values: list[int], data: 
     assert found.tolist() == (start + at[start:stop].searchsorted(bounds)).tolist()
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2)), max_size=40).map(sorted), st.data())
 def test_chunks_hold_whole_keys_whatever_the_batches(keys: list[tuple[int, int]], data: st.DataObject) -> None:
     table = pa.table({"user": [u for u, _ in keys], "room": [r for _, r in keys], "row": range(len(keys))})
     cuts = sorted(data.draw(st.lists(st.integers(0, len(keys)), max_size=6)))
     bounds = [0, *cuts, len(keys)]
-    batches = [
-        pa.RecordBatch.from_arrays(
-            [c.combine_chunks() for c in table.slice(a, b - a).columns], names=table.schema.names
-        )
-        for a, b in itertools.pairwise(bounds)
-    ]
+    batch = table.to_batches()[0] if keys else pa.RecordBatch.from_pylist([], schema=table.schema)
+    batches = [batch.slice(start, stop - start) for start, stop in itertools.pairwise(bounds)]
     chunk_rows = data.draw(st.integers(1, 10))
     chunks = list(whole_key_tables(batches, ("user", "room"), chunk_rows))
     owners = [set(zip(c["user"].to_pylist(), c["room"].to_pylist(), strict=True)) for c in chunks]

@@ -106,7 +106,9 @@ CONVERSIONS = (
 
 def table_of(rules: tuple[Rule, ...]) -> RawLogs:
     """Rule i is impression i + 1 of user i + 1 in room i + 1."""
-    impressions, actions, rooms = [], [], []
+    impressions: list[dict[str, Any]] = []
+    actions: list[dict[str, Any]] = []
+    rooms: list[dict[str, Any]] = []
     for number, rule in enumerate(rules, start=1):
         keys = {"user_id": number, "anchor_id": 1, "room_id": number}
         context = {"scene": "feed", "device": "phone", "position": 0}

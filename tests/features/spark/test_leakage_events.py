@@ -62,25 +62,25 @@ def deleted(probe: Probe, table: str, frame: pd.DataFrame) -> pd.DataFrame:
 def changed(probe: Probe, table: str, frame: pd.DataFrame) -> pd.DataFrame:
     """Other values, categories and counts in every row out of sight."""
     hidden = ~probe.sees(table, frame)
-    changes: dict[str, Any] = {
+    changes: dict[str, dict[str, Any]] = {
         "actions": {"value": 9_999.0, "anchor_id": 999},
         "rooms": {"category": "changed"},
         "room_stats": {"viewers": 9_999, "entries": 9_999, "comments": 9_999, "gift_coins": 9_999},
-    }[table]
-    return frame.assign(**{column: frame[column].mask(hidden, value) for column, value in changes.items()})
+    }
+    return frame.assign(**{column: frame[column].mask(hidden, value) for column, value in changes[table].items()})
 
 
 def added(probe: Probe, table: str, frame: pd.DataFrame) -> pd.DataFrame:
     """Every visible row twice more: once complete exactly at the cutoff, once arriving the day after D."""
     seen = frame[probe.sees(table, frame)]
     day = probe.ts.date()
-    at_cutoff = {
+    at_cutoff: dict[str, dict[str, Any]] = {
         "actions": {"ts": probe.cutoff, "value": 8_888.0},
         "rooms": {"ended_at": probe.cutoff, "category": "added"},
         "room_stats": {"minute": probe.cutoff - MINUTE, "viewers": 8_888, "entries": 8_888},
-    }[table]
+    }
     late = {"dt": day + dt.timedelta(days=1)}
-    copies = [seen.assign(dt=day, **at_cutoff), seen.assign(**late)]
+    copies = [seen.assign(dt=day, **at_cutoff[table]), seen.assign(**late)]
     if table == "actions":
         copies = [copy.assign(action_id=copy["action_id"] + 100_000 * (k + 1)) for k, copy in enumerate(copies)]
     kept = [part for part in (frame, *copies) if len(part)]
