@@ -12,7 +12,7 @@ MAX_DAYS = 4096
 MAX_USERS = 1 << 26
 MAX_ANCHORS = 1 << 26
 
-_USERS_PER_DAILY_IMPRESSION = 0.12
+_USERS_PER_DAILY_IMPRESSION = 0.09
 _REFERENCE_DAILY_IMPRESSIONS = 300_000 / 18
 _REFERENCE_ANCHORS = 500
 # Below linear: a larger platform has more viewers per anchor, and on-air minutes must not outgrow impressions.
@@ -78,7 +78,9 @@ class SimulationConf(BaseModel):
                 f"{per_user:.1f} impressions per user and day exceed {_MAX_DAILY_IMPRESSIONS_PER_USER}: raise users"
             )
         if self.users_by(self.end_day) > MAX_USERS or self.anchors_by(self.end_day) > MAX_ANCHORS:
-            raise ValueError(f"more than {MAX_USERS} users or anchors by day {self.end_day}: lower daily_growth or days")
+            raise ValueError(
+                f"more than {MAX_USERS} users or anchors by day {self.end_day}: lower daily_growth or days"
+            )
         return self
 
     @property

@@ -34,16 +34,28 @@ def position_effect() -> dict[int, float]:
     return {place: world.POSITION_SLOPE * (math.log(place) - mean) for place in range(1, world.PAGE + 1)}
 
 
-def impressions(users: DataFrame, rooms: DataFrame, pools: DataFrame, days: DataFrame, conf: SimulationConf) -> DataFrame:
+def impressions(
+    users: DataFrame, rooms: DataFrame, pools: DataFrame, days: DataFrame, conf: SimulationConf
+) -> DataFrame:
     """One row per impression that HAPPENED on `days`, with its room, the parts of its enter logit and `entered`."""
     chance = Chance(seed=conf.seed)
-    shown = _with_room(_views(_sessions(users, days, conf), conf), pools, rooms, conf)
+    shown = _with_room(_views(_sessions(users, days, conf), conf), pools, rooms)
     in_parts = _with_logit_parts(shown, chance)
     without_position = sum((F.col(part) for part in LOGIT_PARTS[:-1]), F.lit(world.ENTER_BIAS))
     return (
         in_parts.withColumn("p_enter_no_position", logistic(without_position))
         .withColumn("p_enter", logistic(without_position + F.col("logit_position")))
         .withColumn("entered", chance.happens("enter", F.col("p_enter"), F.col("number")))
+        .drop(
+            "interests",
+            "main_interest",
+            "second_interest",
+            "category_index",
+            "topic",
+            "popularity",
+            "anchor",
+            "started",
+        )
     )
 
 
@@ -61,7 +73,9 @@ def _sessions(users: DataFrame, days: DataFrame, conf: SimulationConf) -> DataFr
     number = F.shiftleft(F.shiftleft(user, _DAY_BITS) + F.col("day"), _SESSION_BITS) + F.col("visit")
     visits = (
         users.join(F.broadcast(days), F.col("arrival_day") <= F.col("day"), "inner")
-        .withColumn("visit", F.explode(F.sequence(F.lit(0).cast("bigint"), F.lit(world.SESSION_SLOTS - 1).cast("bigint"))))
+        .withColumn(
+            "visit", F.explode(F.sequence(F.lit(0).cast("bigint"), F.lit(world.SESSION_SLOTS - 1).cast("bigint")))
+        )
         .withColumn("session", number)
         .where(chance.uniform("visit", session) < in_slot)
     )
@@ -106,23 +120,31 @@ def _views(sessions: DataFrame, conf: SimulationConf) -> DataFrame:
             whole_units(F.col("at"), SLOT).alias("slot"),
             chance.below("shard", shard_count(conf), number).alias("shard"),
             F.when(follows, main).otherwise(F.lit(EVERY_CATEGORY).cast("bigint")).alias("pool"),
+            chance.uniform("room", number).alias("room_draw"),
         )
     )
 
 
-def _with_room(views: DataFrame, pools: DataFrame, rooms: DataFrame, conf: SimulationConf) -> DataFrame:
-    """Views join one room each, by inverse-CDF over the cumulative weights of their pool; without a pool, no view."""
-    chance = Chance(seed=conf.seed)
-    total = F.element_at("upto", -1)
-    target = chance.below("room", total, F.col("number"))
-    passed = F.size(F.filter("upto", lambda upto: upto <= F.col("target")))
-    room_columns = ("room", "room_id", "anchor", "anchor_id", "category_index", "topic", "popularity", "started", "ended")
+def _with_room(views: DataFrame, pools: DataFrame, rooms: DataFrame) -> DataFrame:
+    """Views join one room each, by inverse-CDF over the cumulative shares of their pool; without a pool, no view."""
+    passed = F.size(F.filter("upto", lambda upto: upto <= F.col("room_draw")))
+    room_columns = (
+        "room",
+        "room_id",
+        "anchor",
+        "anchor_id",
+        "category_index",
+        "topic",
+        "popularity",
+        "started",
+        "ended",
+    )
     return (
         views.join(pools, ["slot", "shard", "pool"], "inner")
-        .withColumn("target", target)
         .withColumn("room", F.get("members", passed))
-        .drop("members", "upto", "target", "slot", "shard", "pool")
-        .join(rooms.select(*room_columns), "room", "inner")
+        .drop("members", "upto", "room_draw", "slot", "shard", "pool")
+        # Every room is found; an inner join would make Spark draw it a second time to see that it is not null.
+        .join(rooms.select(*room_columns), "room", "left")
     )
 
 
@@ -141,7 +163,7 @@ def _with_logit_parts(shown: DataFrame, chance: Chance) -> DataFrame:
 
 
 def _interest(chance: Chance) -> Column:
-    """How well this room suits this user now: category, whether that interest is awake, topic within it, this anchor."""
+    """How well this room suits this user now: category, is that interest awake, topic within it, this anchor."""
     user, category = F.col("user"), F.col("category_index")
     is_interest = F.array_contains("interests", category)
     is_awake = (category == F.col("main_interest")) | (category == F.col("second_interest"))

@@ -39,14 +39,18 @@ def users(spark: SparkSession, conf: SimulationConf) -> DataFrame:
         .select(
             user,
             chance.permuted_id("user", user).alias("user_id"),
-            _arrival_day(user, conf.first_users, conf.new_users, chance.below("user age on platform", _YEARS_BEFORE, user)),
+            _arrival_day(
+                user, conf.first_users, conf.new_users, chance.below("user age on platform", _YEARS_BEFORE, user)
+            ),
             _choice(_GENDERS, F.col("gender_index")).alias("gender"),
             _choice(_CITIES, chance.below("user city", len(_CITIES), user)).alias("city"),
             _choice(_DEVICES, chance.below("user device", len(_DEVICES), user)).alias("device"),
             (16 + chance.below("user age", 25, user) + chance.below("user age 2", 25, user)).cast("int").alias("age"),
             (~chance.happens("profileless", conf.profileless_share, user)).alias("has_profile"),
             _log_normal(chance.normal("activity", user), world.ACTIVITY_SPREAD).alias("activity"),
-            F.transform(F.slice("ranked", F.lit(1), count.cast("int")), lambda pair: pair["category"]).alias("interests"),
+            F.transform(F.slice("ranked", F.lit(1), count.cast("int")), lambda pair: pair["category"]).alias(
+                "interests"
+            ),
         )
     )
 
@@ -64,7 +68,10 @@ def anchors(spark: SparkSession, conf: SimulationConf) -> DataFrame:
             anchor,
             chance.permuted_id("anchor", anchor).alias("anchor_id"),
             _arrival_day(
-                anchor, conf.first_anchors, conf.new_anchors, chance.below("anchor age on platform", _YEARS_BEFORE, anchor)
+                anchor,
+                conf.first_anchors,
+                conf.new_anchors,
+                chance.below("anchor age on platform", _YEARS_BEFORE, anchor),
             ),
             _choice(_GENDERS, chance.below("anchor gender", len(_GENDERS), anchor)).alias("gender"),
             _choice(_CITIES, chance.below("anchor city", len(_CITIES), anchor)).alias("city"),
@@ -92,7 +99,14 @@ def anchor_snapshots(everyone: DataFrame, days: DataFrame) -> DataFrame:
     signed_on = F.date_add(F.to_date("dt"), (-tenure).cast("int"))
     level = 1 + F.floor(F.col("popularity") * 6.0 + F.log1p(tenure.cast("double")) * 2.0)
     return present.select(
-        "anchor_id", "gender", "city", "category", "age", level.cast("int").alias("level"), signed_on.alias("signed_on"), "dt"
+        "anchor_id",
+        "gender",
+        "city",
+        "category",
+        "age",
+        level.cast("int").alias("level"),
+        signed_on.alias("signed_on"),
+        "dt",
     )
 
 

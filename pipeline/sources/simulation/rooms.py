@@ -117,11 +117,12 @@ def heat(chance: Chance, at: Column) -> Column:
 
 
 def pools(rooms: DataFrame, conf: SimulationConf) -> DataFrame:
-    """What can be recommended: one row per (slot, shard, pool) with `members` (rooms) and `upto` (cumulative weights).
+    """What can be recommended: one row per (slot, shard, pool) with `members` (rooms) and `upto` (cumulative shares).
 
     1. rooms → (slot, shard, pool, room, weight): every slot that the room is on air throughout, once in the pool of its
        category and once in the pool of all
-    2. running sums of the integer weights in room order, so that they are exact → two parallel arrays per pool
+    2. running sums of the integer weights in room order, so that they are exact, over their total → two parallel arrays
+       per pool; the last share is 1
     3. a category with nobody on air borrows the pool of all
     """
     first = whole_units(F.col("started") + (SLOT - 1), SLOT)
@@ -135,9 +136,12 @@ def pools(rooms: DataFrame, conf: SimulationConf) -> DataFrame:
         .select("slot", (F.col("anchor") % shard_count(conf)).alias("shard"), "pool", "room", weight.alias("weight"))
     )
     key = ("slot", "shard", "pool")
-    running = F.sum("weight").over(Window.partitionBy(*key).orderBy("room").rowsBetween(Window.unboundedPreceding, 0))
+    whole_pool = (
+        Window.partitionBy(*key).orderBy("room").rowsBetween(Window.unboundedPreceding, Window.unboundedFollowing)
+    )
+    so_far = Window.partitionBy(*key).orderBy("room").rowsBetween(Window.unboundedPreceding, Window.currentRow)
     filled = (
-        entries.withColumn("upto", running)
+        entries.withColumn("upto", F.sum("weight").over(so_far) / F.sum("weight").over(whole_pool))
         .groupBy(*key)
         .agg(F.array_sort(F.collect_list(F.struct("room", "upto"))).alias("entries"))
         .select(*key, F.col("entries.room").alias("members"), F.col("entries.upto").alias("upto"))
@@ -154,7 +158,11 @@ def _borrowing(filled: DataFrame) -> DataFrame:
     common = filled.where(F.col("pool") == EVERY_CATEGORY)
     wanted = F.sequence(F.lit(EVERY_CATEGORY).cast("bigint"), F.lit(len(world.CATEGORIES) - 1).cast("bigint"))
     grid = common.select(
-        "slot", "shard", F.explode(wanted).alias("pool"), F.col("members").alias("all_members"), F.col("upto").alias("all_upto")
+        "slot",
+        "shard",
+        F.explode(wanted).alias("pool"),
+        F.col("members").alias("all_members"),
+        F.col("upto").alias("all_upto"),
     )
     return grid.join(filled, ["slot", "shard", "pool"], "left").select(
         "slot",
@@ -169,7 +177,8 @@ def _content(chance: Chance) -> Column:
     dims = [F.lit(dim).cast("bigint") for dim in range(world.CONTENT_DIM)]
     topic = (F.col("category_index"), F.col("topic"))
     values = [
-        chance.normal("topic vector", *topic, dim) + chance.normal("content noise", F.col("room"), dim) * world.CONTENT_NOISE
+        chance.normal("topic vector", *topic, dim)
+        + chance.normal("content noise", F.col("room"), dim) * world.CONTENT_NOISE
         for dim in dims
     ]
     is_missing = chance.happens("no content", world.CONTENT_MISSING, F.col("room"))

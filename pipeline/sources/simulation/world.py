@@ -48,18 +48,18 @@ SCENES: Final = (("feed", 0.60, 0.05), ("hall", 0.25, -0.10), ("channel", 0.15, 
 """(name, share of sessions, additive enter logit)."""
 
 # Enter logit.
-ENTER_BIAS: Final = -1.75
-USER_SPREAD: Final = 0.30
-POPULARITY_SLOPE: Final = 0.10
-HEAT_SLOPE: Final = 0.22
-INTEREST_IN: Final = 0.75
-INTEREST_OUT: Final = -0.85
-INTEREST_SPREAD: Final = 0.25
-ACTIVE: Final = (0.45, -0.30)
+ENTER_BIAS: Final = -2.10
+USER_SPREAD: Final = 0.25
+POPULARITY_SLOPE: Final = 0.15
+HEAT_SLOPE: Final = 0.50
+INTEREST_IN: Final = 1.00
+INTEREST_OUT: Final = -0.95
+INTEREST_SPREAD: Final = 0.10
+ACTIVE: Final = (0.25, -0.15)
 """Added to an interest when it is awake, and when it is not."""
-TOPIC: Final = (0.40, -0.20)
+TOPIC: Final = (0.16, -0.08)
 """Added within an interest on the user's favourite topic, and on the others."""
-FAN_SPREAD: Final = 0.25
+FAN_SPREAD: Final = 0.10
 POSITION_SLOPE: Final = -0.35
 
 # Rooms.
@@ -76,10 +76,10 @@ ANCHORS_PER_SHARD: Final = 2000
 
 # After the enter: intercept, slope on the interest logit, spread of the user's own propensity.
 CONVERSIONS: Final = {
-    "gift": (-5.10, 0.60, 0.90),
+    "gift": (-5.15, 0.60, 0.90),
     "follow": (-4.30, 0.70, 0.40),
-    "comment": (-3.80, 0.50, 0.80),
-    "like": (-3.90, 0.50, 0.80),
+    "comment": (-3.93, 0.50, 0.80),
+    "like": (-4.05, 0.50, 0.80),
     "share": (-5.20, 0.40, 0.50),
 }
 BOUNCE: Final = (-0.45, -0.90)
