@@ -76,6 +76,7 @@ class TasksConf(Section):
     """Which tasks a held-out day can judge."""
 
     main: str = "enter"
+    only: tuple[str, ...] | None = Field(default=None, description="tasks that the source can teach; null = all")
     min_positives: int = Field(default=50, ge=1)
     min_negatives: int = Field(default=50, ge=1)
     max_share: float = Field(default=0.995, gt=0.5, le=1, description="above it a task is near-constant")

@@ -158,7 +158,9 @@ class TrainSetBuilder:
             positives = gate.positives[label.name]
             negatives = gate.judged[label.name] - positives
             share = max(positives, negatives) / max(1, positives + negatives)
-            if positives < limits.min_positives or negatives < limits.min_negatives:
+            if limits.only is not None and label.name not in limits.only:
+                left_out[label.name] = f"the source {self._source} cannot teach it"
+            elif positives < limits.min_positives or negatives < limits.min_negatives:
                 left_out[label.name] = (
                     f"{positives} positives and {negatives} negatives on the gate day; needed are "
                     f"{limits.min_positives} and {limits.min_negatives}"

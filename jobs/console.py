@@ -1,0 +1,84 @@
+"""How commands speak: one line per finished step, the step under way with its clock, errors for people."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.markup import escape
+from rich.status import Status
+
+from features.errors import LimelightError
+from jobs.summary import StageTime
+
+console = Console(highlight=False)
+errors = Console(stderr=True, highlight=False)
+
+
+class Steps:
+    """Times steps and shows them; what it recorded becomes `stages` of summary.json."""
+
+    def __init__(self) -> None:
+        self.done: list[StageTime] = []
+        self._started = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Since the command began."""
+        return time.monotonic() - self._started
+
+    @contextmanager
+    def step(self, name: str, *, live: bool = True) -> Iterator[Step]:
+        """One step; `live=False` leaves the terminal to whoever runs inside (a progress bar of its own)."""
+        step = Step(name)
+        status = console.status(f"{name}") if live and console.is_terminal else None
+        step.attach(status)
+        started = time.monotonic()
+        with status or _nothing():
+            yield step
+        seconds = time.monotonic() - started
+        self.record(StageTime(name=name, seconds=seconds, rows=step.rows), step.note)
+
+    def record(self, stage: StageTime, note: str = "") -> None:
+        """Take down a finished step and say so."""
+        self.done.append(stage)
+        rows = f"{stage.rows:>12,} rows" if stage.rows else " " * 17
+        console.print(f"[green]✓[/] {stage.name:<18} {stage.seconds:>7.1f} s {rows}  [dim]{escape(note)}[/]")
+
+
+class Step:
+    """What runs inside a step says here what it does and what it made."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.rows, self.note = name, 0, ""
+        self._status: Status | None = None
+
+    def attach(self, status: Status | None) -> None:
+        """Where `say` shows its text; None shows nothing."""
+        self._status = status
+
+    def say(self, text: str) -> None:
+        """What is being done now."""
+        if self._status is not None:
+            self._status.update(f"{self.name}: {escape(text)}")
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+@contextmanager
+def people_first() -> Iterator[None]:
+    """Turn errors made on purpose into a message and their exit code; all others keep their traceback."""
+    try:
+        yield
+    except LimelightError as error:
+        errors.print(f"[bold red]error[/] {escape(str(error))}")
+        sys.exit(int(error.exit_code))
+
+
+Report = Callable[[str], None]

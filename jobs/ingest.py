@@ -1,0 +1,102 @@
+"""A source → raw tables: one function per source, called by `limelight ingest` and by the demo."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from features.errors import ConfError
+from pipeline.sources import completejourney, kuailive, kuairand, simulate
+from pipeline.sources.report import SourceFacts, SourceTasks, write_source_facts
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+SIMULATED_TASKS = SourceTasks(
+    main="enter", tasks=("enter", "watch", "gift", "follow", "comment", "like", "share"), esmm=("enter", "gift")
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestOptions:
+    """What a user may say about an ingest; each source takes what it knows.
+
+    Attributes:
+        data: folder of a dataset.
+        truth: folder for the simulator's true probabilities; outside the warehouse.
+        impressions, days: size of the simulation.
+        from_day, to_day: simulated days to write, counted from 0; the end is not written.
+    """
+
+    data: str | None = None
+    truth: str | None = None
+    impressions: int = 300_000
+    days: int | None = None
+    seed: int = 20250301
+    from_day: int = 0
+    to_day: int | None = None
+
+
+def ingest_simulate(spark: SparkSession, options: IngestOptions, warehouse: str) -> dict[str, int]:
+    """Simulate days of the platform; the truth goes beside the warehouse unless told otherwise."""
+    days = options.days or 18
+    conf = simulate.SimulationConf(
+        impressions=options.impressions, days=days, seed=options.seed, from_day=options.from_day, to_day=options.to_day
+    )
+    rows = simulate.simulate(spark, conf, warehouse, options.truth or f"{warehouse.rstrip('/')}-truth")
+    last = conf.start + datetime.timedelta(days=(options.to_day or days) - 1)
+    facts = SourceFacts(source="simulate", zone=conf.zone, tasks=SIMULATED_TASKS, first_day=conf.start, last_day=last)
+    write_source_facts(spark, warehouse, facts)
+    return rows
+
+
+def ingest_kuairand(spark: SparkSession, options: IngestOptions, warehouse: str) -> dict[str, int]:
+    """Ingest a KuaiRand folder."""
+    conf = kuairand.KuaiRandConf(folder=_folder(options, "kuairand"))
+    return _per_table(kuairand.ingest(spark, conf, warehouse).rows)
+
+
+def ingest_kuailive(spark: SparkSession, options: IngestOptions, warehouse: str) -> dict[str, int]:
+    """Ingest a KuaiLive folder."""
+    conf = kuailive.KuaiLiveConf(folder=_folder(options, "kuailive"))
+    return _per_table(kuailive.ingest(spark, conf, warehouse).rows)
+
+
+def ingest_completejourney(spark: SparkSession, options: IngestOptions, warehouse: str) -> dict[str, int]:
+    """Ingest The Complete Journey from its package."""
+    days = {"days": options.days} if options.days else {}
+    conf = completejourney.CompleteJourneyConf(**days)
+    return _per_table(completejourney.ingest(spark, conf, warehouse).rows)
+
+
+Ingest = Callable[["SparkSession", IngestOptions, str], dict[str, int]]
+SOURCES: dict[str, Ingest] = {
+    "simulate": ingest_simulate,
+    "kuairand": ingest_kuairand,
+    "kuailive": ingest_kuailive,
+    "completejourney": ingest_completejourney,
+}
+
+
+def find_source(name: str) -> Ingest:
+    """A source by name.
+
+    Raises:
+        ConfError: names the sources there are.
+    """
+    if name not in SOURCES:
+        raise ConfError(f"there is no source {name!r}; sources are {', '.join(SOURCES)}")
+    return SOURCES[name]
+
+
+def _folder(options: IngestOptions, source: str) -> str:
+    if options.data is None:
+        raise ConfError(f"source {source} reads a folder: give --data FOLDER (make demo DATA=FOLDER)")
+    return options.data
+
+
+def _per_table(rows: object) -> dict[str, int]:
+    assert isinstance(rows, dict)
+    return {table: sum(days.values()) for table, days in rows.items()}

@@ -1,0 +1,92 @@
+"""A trained model → exported, proven equal, judged, published. Nothing is published unless the gate says so."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from features.errors import DataError, Problem
+from features.manifest import TrainSet
+from features.storage import open_input, read_bytes
+from training.export import export_folder
+from training.gate_day import judge_folders
+from training.parity import check_parity
+from training.registry import Registry
+from training.run import MODEL_FILE, load_model, read_result
+from training.storage import Folder
+from training.verdict import VERDICT_FILE, GateConf, Verdict
+
+PUBLISHED_FOLDER = "published"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Release:
+    """What became of one candidate; `version` is None when the gate stopped it."""
+
+    model: str
+    verdict: Verdict
+    version: str | None
+    folder: Path
+
+
+def read_gate_samples(trainset: TrainSet) -> pa.Table:
+    """Unencoded rows of the gate day.
+
+    Raises:
+        DataError: when the train set lists none.
+    """
+    tables = []
+    for url in trainset.splits["gate"].sample_files:
+        with open_input(url) as source:
+            tables.append(pq.read_table(source))
+    if not tables:
+        remedy = "Rebuild the train set with `limelight daily`"
+        raise DataError([Problem(table="samples", what="the train set names no gate-day samples", remedy=remedy)])
+    return pa.concat_tables(tables)
+
+
+def read_gate_rows(trainset: TrainSet, root: str) -> pa.Table:
+    """Encoded rows of the gate day, as the train set holds them."""
+    tables = []
+    for file in trainset.splits["gate"].files:
+        with open_input(f"{root}/{file.path}") as source:
+            tables.append(pq.read_table(source))
+    return pa.concat_tables(tables)
+
+
+def release(
+    model_name: str,
+    run_folder: Path,
+    trainset_url: str,
+    registry: Registry,
+    gate: GateConf | None,
+    who: str | None = None,
+) -> Release:
+    """Export, prove, judge and publish one trained model; verdict.json goes beside it."""
+    model, trainset = load_model(str(run_folder))
+    samples = read_gate_samples(trainset)
+    card = json.loads(read_bytes(str(run_folder / MODEL_FILE)))
+    card |= {"run_folder": str(run_folder.absolute()), "trainset_url": trainset_url}
+    folder = run_folder / PUBLISHED_FOLDER
+    export_folder(model, trainset, trainset_url, samples, card, folder)
+    parity = check_parity(model, folder, samples, read_gate_rows(trainset, trainset_url))
+    verdict = judge_folders(model_name, folder, registry.champion(model_name), samples, parity, gate)
+    (run_folder / VERDICT_FILE).write_text(verdict.model_dump_json(indent=1), encoding="utf-8")
+    version = None
+    if verdict.passed:
+        result = read_result(Folder(str(run_folder)))
+        main = {t.task: t for t in verdict.tasks}
+        metrics = {f"gate.{task}.auc": found.candidate.auc for task, found in main.items()}
+        version = registry.publish(
+            model_name,
+            folder,
+            verdict,
+            run_id=result.run_id if result else None,
+            metrics={name: value for name, value in metrics.items() if value is not None},
+            who=who,
+        )
+    return Release(model=model_name, verdict=verdict, version=version, folder=folder)

@@ -1,0 +1,137 @@
+"""All of conf, checked at once: what the data side reads, what the training side reads, and the doors' own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import Field
+
+from features.errors import ConfError
+from features.manifest import TrainSet
+from pipeline.config import PipelineConf, Section, conf_folder, parse, read_conf
+from pipeline.sources.report import SourceFacts
+from training.config import TrainConf
+from training.verdict import GateConf
+
+
+class TrainingSettings(Section):
+    """Which models are trained, and on how many ranks."""
+
+    models: tuple[str, ...] = Field(default=("deepfm", "esmm", "mmoe"), min_length=1)
+    ranks: int = Field(default=2, ge=1)
+    launcher: Literal["horovodrun", "spark", "alone"] = "horovodrun"
+    hosts: str | None = None
+    incremental_epochs: int = Field(default=1, ge=1)
+
+
+class RegistrySettings(Section):
+    """MLflow: a server's URL, or null for SQLite and a folder beside a local warehouse."""
+
+    uri: str | None = None
+    artifacts: str | None = None
+
+
+class Settings(Section):
+    """What one command runs with."""
+
+    pipeline: PipelineConf = PipelineConf()
+    training: TrainingSettings = TrainingSettings()
+    registry: RegistrySettings = RegistrySettings()
+    gate: GateConf | None = None
+
+    @classmethod
+    def load(cls, place: str, overrides: Iterable[str] = (), facts: SourceFacts | None = None) -> Self:
+        """Read conf/base.yaml, conf/<place>.yaml and overrides; what conf leaves open follows the source.
+
+        Raises:
+            ConfError: every unknown key and every value out of range, at once.
+        """
+        values = read_conf(place, overrides)
+        own = {name: values.pop(name) for name in ("training", "gate", "registry") if name in values}
+        problems: list[str] = []
+
+        def checked(model: type[Any], content: Any, where: str) -> Any:
+            try:
+                return parse(model, content, where)
+            except ConfError as error:
+                problems.append(str(error))
+                return None
+
+        if facts is not None:
+            values["tasks"] = {"main": facts.tasks.main, "only": list(facts.tasks.tasks)} | values.get("tasks", {})
+        pipeline = checked(PipelineConf, values, "")
+        training = checked(TrainingSettings, own.get("training", {}), "training")
+        registry = checked(RegistrySettings, own.get("registry", {}), "registry")
+        gate = own.get("gate")
+        if gate is not None and pipeline is not None:
+            gate = checked(GateConf, {"main_task": pipeline.tasks.main} | gate, "gate")
+        if problems:
+            raise ConfError("\n".join(problems))
+        return cls(pipeline=pipeline, training=training, registry=registry, gate=gate)
+
+    def tracking(self, warehouse: str) -> tuple[str, str | None]:
+        """MLflow's URI and artefact folder.
+
+        Raises:
+            ConfError: when the warehouse is not local and no server is named.
+        """
+        if self.registry.uri is not None:
+            return self.registry.uri, self.registry.artifacts
+        if "://" in warehouse and not warehouse.startswith("file://"):
+            raise ConfError(f"warehouse {warehouse} is not local: name an MLflow server in conf registry.uri")
+        folder = Path(warehouse.removeprefix("file://")).absolute() / "mlflow"
+        folder.mkdir(parents=True, exist_ok=True)
+        return f"sqlite:///{folder / 'mlflow.db'}", (folder / "artifacts").as_uri()
+
+
+def model_values(name: str) -> dict[str, Any]:
+    """conf/models/<name>.yaml.
+
+    Raises:
+        ConfError: when there is no such file; it names those there are.
+    """
+    path = conf_folder() / "models" / f"{name}.yaml"
+    if not path.exists():
+        known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml")))
+        raise ConfError(f"conf training.models: there is no model {name!r}; conf/models has {known}")
+    values: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return values
+
+
+def train_conf(
+    name: str,
+    settings: Settings,
+    warehouse: str,
+    trainset: TrainSet,
+    pair: tuple[str, str] | None = None,
+    *,
+    incremental: bool = False,
+) -> TrainConf | str:
+    """Settings of one training, fitted to the source's tasks.
+
+    Returns:
+        The settings, or the reason why this model cannot be trained on this train set.
+
+    Raises:
+        ConfError: on a bad value.
+    """
+    values = model_values(name)
+    model, main = values["model"], settings.pipeline.tasks.main
+    if "task" in model:
+        model["task"] = main
+    if "parent" in model and pair is not None:
+        model["parent"], model["child"] = pair
+    wanted = [model[key] for key in ("task", "parent", "child") if key in model]
+    for task in wanted:
+        if task in trainset.left_out:
+            return f"{name} needs the task {task}, which was left out: {trainset.left_out[task]}"
+    if "early_stopping" in values:
+        values["early_stopping"]["task"] = model.get("parent", main)
+    if incremental:
+        values["epochs"] = settings.training.incremental_epochs
+    uri, artifacts = settings.tracking(warehouse)
+    values["tracking"] = {"uri": uri, "artifacts": artifacts}
+    return TrainConf.of(values)

@@ -1,0 +1,59 @@
+"""One rank of a training, or the door that starts them all.
+
+horovodrun -np 2 python -m jobs.train --trainset URL --out URL --conf FILE
+spark-submit jobs/train.py --launcher spark --ranks 2 --trainset URL --out URL --conf FILE
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Sequence
+
+from features.errors import LimelightError
+from features.storage import read_bytes
+from training.config import TrainConf
+from training.run import INTERRUPTED_EXIT_CODE, TrainResult, train
+
+
+def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
+    """The command line of this script."""
+    parser = argparse.ArgumentParser(prog="jobs/train.py", description="Train one ranking model on a train set.")
+    parser.add_argument("--trainset", required=True, help="URL of the folder with trainset.json")
+    parser.add_argument("--out", required=True, help="URL of the folder for weights, metrics and predictions")
+    parser.add_argument("--conf", required=True, help="URL of the training settings (JSON, as conf/models/*.yaml)")
+    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in --out")
+    parser.add_argument("--init-from", help="--out of an earlier training to start warm from")
+    parser.add_argument("--launcher", choices=("alone", "spark"), default="alone", help="alone: this process is a rank")
+    parser.add_argument("--ranks", type=int, default=2, help="with --launcher spark: how many executors' slots")
+    return parser.parse_args(arguments)
+
+
+def run_rank(arguments: Sequence[str]) -> TrainResult:
+    """Train as one rank; with Horovod's environment it joins the others."""
+    options = parse_arguments(arguments)
+    conf = TrainConf.of(json.loads(read_bytes(options.conf)))
+    return train(conf, options.trainset, options.out, resume=options.resume, init_from=options.init_from)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code: 0 trained, 143 interrupted and saved, else the error's."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        if parse_arguments(given).launcher == "spark":
+            from jobs.launch import run_on_spark
+
+            rest = [given[at] for at in range(len(given)) if "--launcher" not in given[max(0, at - 1) : at + 1]]
+            run_on_spark(parse_arguments(given).ranks, rest)
+            return 0
+        return INTERRUPTED_EXIT_CODE if run_rank(given).interrupted else 0
+    except LimelightError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return int(error.exit_code)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
