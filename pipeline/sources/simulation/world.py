@@ -76,11 +76,11 @@ ANCHORS_PER_SHARD: Final = 2000
 
 # After the enter: intercept, slope on the interest logit, spread of the user's own propensity.
 CONVERSIONS: Final = {
-    "gift": (-5.15, 0.60, 0.90),
-    "follow": (-4.30, 0.70, 0.40),
-    "comment": (-3.93, 0.50, 0.80),
-    "like": (-4.05, 0.50, 0.80),
-    "share": (-5.20, 0.40, 0.50),
+    "gift": (-5.21, 0.60, 0.90),
+    "follow": (-4.50, 0.70, 0.40),
+    "comment": (-3.99, 0.50, 0.80),
+    "like": (-4.07, 0.50, 0.80),
+    "share": (-5.36, 0.40, 0.50),
 }
 BOUNCE: Final = (-0.45, -0.90)
 STAY_MEDIAN_SECONDS: Final = 80.0
