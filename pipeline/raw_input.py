@@ -22,16 +22,17 @@ import datetime as dt
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from pyspark.sql import Column, DataFrame, SparkSession, Window
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.types import StructType
 
 from features.errors import MAX_EXAMPLES, ConfError, DataError, Problem
 from pipeline.raw_listing import RawListing, require_ready
+from pipeline.raw_repeats import COPIES, DIFFER, first_of_each, lateness_days, repeats
 from pipeline.raw_shapes import raw_schema, read_shapes
 from pipeline.sources.raw_layout import DAY_COLUMN, RAW_TABLES, RawTable, table_folder
 
 SESSION_ZONE_KEY = "spark.sql.session.timeZone"
-COPIES, DIFFER, PAYLOAD = "_copies", "_differ", "_payload"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +56,25 @@ class RawCounts:
 class _Day:
     rows: int
     late: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Fault:
+    """Something that stops the run when a row has it."""
+
+    what: str
+    column: str
+    offends: Column
+    remedy: str
+
+    def counted(self, number: int, example: Column) -> list[Column]:
+        """Aggregates: how many rows, and the first and last of them."""
+        shown = F.when(self.offends, example)
+        return [
+            F.count(F.when(self.offends, 1)).alias(f"count{number}"),
+            F.min(shown).alias(f"least{number}"),
+            F.max(shown).alias(f"most{number}"),
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,12 +175,7 @@ class RawInput:
 
     def _load(self, table: str, days: tuple[dt.date, ...]) -> DataFrame:
         shapes = read_shapes(self._spark, self.listing, table, days)
-        schema = raw_schema(table, shapes)
-        urls = [url for day in shapes for url in self.listing.partitions[table][day].file_urls()]
-        if not urls:
-            return self._spark.createDataFrame([], schema)
-        folder = table_folder(self.listing.warehouse, table)
-        return self._spark.read.schema(schema).option("basePath", folder).parquet(*urls)
+        return read_files(self._spark, self.listing, table, shapes, raw_schema(table, shapes))
 
     def _in_time(self, spec: RawTable, df: DataFrame) -> DataFrame:
         if not spec.event_time:
@@ -168,32 +183,46 @@ class RawInput:
         return df.where(lateness_days(spec) <= self._max_lateness_days)
 
     def _count_times(self, spec: RawTable, df: DataFrame) -> dict[dt.date, _Day]:
-        """Rows and late rows per day; raises when rows happened after the end of their day."""
+        """Rows and late rows per day; raises when rows cannot be placed in time, or have no key."""
         lateness = lateness_days(spec) if spec.event_time else F.lit(0)
-        example = F.to_json(F.struct(*spec.key, *spec.event_time))
+        nameless = F.greatest(*(F.col(name).isNull() for name in (*spec.key, *spec.event_time[:1], spec.key[0])))
+        faults = (
+            _Fault(
+                what="rows happened after the end of the day they arrived on",
+                column=spec.event_time[0] if spec.event_time else spec.key[0],
+                offends=lateness < 0,
+                remedy="Correct the clock or the time zone of the job that writes this table, and replace the day.",
+            ),
+            _Fault(
+                what="null in the key or in the time of a row",
+                column=", ".join((*spec.key, *spec.event_time[:1])),
+                offends=nameless,
+                remedy="Fill it or leave such rows out, and replace the day.",
+            ),
+        )
+        example = F.to_json(F.struct(*dict.fromkeys((*spec.key, *spec.event_time))), {"ignoreNullFields": "false"})
         rows = (
             df.groupBy(DAY_COLUMN)
             .agg(
                 F.count(F.lit(1)).alias("total"),
                 F.count(F.when(lateness > self._max_lateness_days, 1)).alias("late"),
-                F.count(F.when(lateness < 0, 1)).alias("ahead"),
-                F.min(F.when(lateness < 0, example)).alias("first_ahead"),
-                F.max(F.when(lateness < 0, example)).alias("last_ahead"),
+                *(column for number, fault in enumerate(faults) for column in fault.counted(number, example)),
             )
             .collect()
         )
         problems = [
             Problem(
-                what="rows happened after the end of the day they arrived on",
+                what=fault.what,
                 table=spec.name,
                 day=row[DAY_COLUMN].isoformat(),
-                column=spec.event_time[0],
-                count=row["ahead"],
-                examples=sorted({row["first_ahead"], row["last_ahead"]}),
-                remedy="Correct the clock or the time zone of the job that writes this table, and replace the day.",
+                column=fault.column,
+                count=row[f"count{number}"],
+                examples=sorted({row[f"least{number}"], row[f"most{number}"]}),
+                remedy=fault.remedy,
             )
             for row in sorted(rows, key=lambda row: row[DAY_COLUMN])
-            if row["ahead"]
+            for number, fault in enumerate(faults)
+            if row[f"count{number}"]
         ]
         if problems:
             raise DataError(problems)
@@ -237,48 +266,12 @@ class RawInput:
         return repeated
 
 
-def lateness_days(spec: RawTable) -> Column:
-    """Arrival day minus day of the event, in the session's zone; negative for a row from after its day's end."""
-    return F.datediff(F.col(DAY_COLUMN), F.to_date(spec.happened_at()))
-
-
-def repeat_key(spec: RawTable) -> tuple[str, ...]:
-    """What may occur once: a log's key over all days, a snapshot's within its day."""
-    return (DAY_COLUMN, *spec.key) if spec.kind == "snapshot" else spec.key
-
-
-def repeats(df: DataFrame, spec: RawTable) -> DataFrame:
-    """One row per key that occurs more than once: the key, its number of copies, whether their payloads differ.
-
-    The payload is every column of the contract, compared by a 64-bit hash; the day of arrival and further columns may
-    differ between copies.
-    """
-    key = repeat_key(spec)
-    payload = F.xxhash64(*spec.column_names())
-    return (
-        df.select(*key, payload.alias(PAYLOAD))
-        .groupBy(*key)
-        .agg(
-            F.count(F.lit(1)).alias(COPIES),
-            (F.min(PAYLOAD) != F.max(PAYLOAD)).alias(DIFFER),
-        )
-        .where(F.col(COPIES) > 1)
-    )
-
-
-def first_of_each(df: DataFrame, repeated_keys: DataFrame, spec: RawTable) -> DataFrame:
-    """`df` without the later copies: of the rows of a repeated key the first by (dt, event time) stays.
-
-    Args:
-        repeated_keys: as `repeats` gives it; only rows of these keys are shuffled and sorted.
-    """
-    key = repeat_key(spec)
-    names = repeated_keys.select(*key)
-    order = Window.partitionBy(*key).orderBy(DAY_COLUMN, *spec.event_time)
-    firsts = (
-        df.join(names, list(key), "left_semi")
-        .withColumn(COPIES, F.row_number().over(order))
-        .where(F.col(COPIES) == 1)
-        .drop(COPIES)
-    )
-    return df.join(names, list(key), "left_anti").unionByName(firsts)
+def read_files(
+    spark: SparkSession, listing: RawListing, table: str, days: Iterable[dt.date], schema: StructType
+) -> DataFrame:
+    """The listed files of `days`, no others, with exactly `schema` (which ends in `dt`)."""
+    urls = [url for day in days for url in listing.partitions[table][day].file_urls()]
+    if not urls:
+        return spark.createDataFrame([], schema)
+    folder = table_folder(listing.warehouse, table)
+    return spark.read.schema(schema).option("basePath", folder).parquet(*urls)

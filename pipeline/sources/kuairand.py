@@ -185,9 +185,8 @@ def _actions(log: DataFrame) -> DataFrame:
         F.when(happened, F.struct(F.lit(name).alias("action"), ts.alias("ts"), value.alias("value")))
         for name, happened, ts, value in kinds
     ]
-    return log.select(
-        "impression_id", "user_id", "anchor_id", "video_id", F.explode(F.array_compact(F.array(*found))).alias("did")
-    ).select(
+    did = log.withColumn("did", F.explode(F.array(*found)))
+    return did.where(F.col("did").isNotNull()).select(
         content_id("impression_id", "did.action").alias("action_id"),
         "impression_id",
         "user_id",

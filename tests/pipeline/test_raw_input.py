@@ -95,6 +95,16 @@ def test_rows_from_after_their_day_stop(spark: SparkSession, tmp_path: Path) -> 
     assert '"action_id":2' in str(problem)
 
 
+def test_rows_without_key_or_time_stop_instead_of_vanishing(spark: SparkSession, tmp_path: Path) -> None:
+    nameless = [{**action(1, at(0)), "ts": None}, {**action(2, at(0)), "action_id": None}, action(3, at(0))]
+    put_day(tmp_path, "actions", day(0), nameless)
+    with pytest.raises(DataError) as caught:
+        _input(spark, tmp_path).read("actions", [day(0)])
+    (problem,) = caught.value.problems
+    assert (problem.column, problem.count) == ("action_id, ts", 2)
+    assert '{"action_id":1,"ts":null}' in problem.examples
+
+
 def test_rows_that_arrive_too_late_are_counted_and_left_out(spark: SparkSession, tmp_path: Path) -> None:
     put_day(tmp_path, "actions", day(3), [action(i, at(3 - i)) for i in range(4)])
     raw = _input(spark, tmp_path)

@@ -1,0 +1,59 @@
+"""Rows of raw logs that occur more than once, or out of time: columns and tables, no reading."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import functions as F
+
+from pipeline.sources.raw_layout import DAY_COLUMN, RawTable
+
+COPIES, DIFFER, PAYLOAD = "_copies", "_differ", "_payload"
+
+
+def lateness_days(spec: RawTable) -> Column:
+    """Arrival day minus day of the event, in the session's zone; negative for a row from after its day's end."""
+    return F.datediff(F.col(DAY_COLUMN), F.to_date(spec.happened_at()))
+
+
+def repeat_key(spec: RawTable) -> tuple[str, ...]:
+    """What may occur once: a log's key over all days, a snapshot's within its day."""
+    return (DAY_COLUMN, *spec.key) if spec.kind == "snapshot" else spec.key
+
+
+def repeats(df: DataFrame, spec: RawTable, columns: Iterable[str] | None = None) -> DataFrame:
+    """One row per key that occurs more than once: the key, its number of copies, whether their payloads differ.
+
+    The payload is every column of the contract (or `columns`), compared by a 64-bit hash; the day of arrival and
+    further columns may differ between copies.
+    """
+    key = repeat_key(spec)
+    payload = F.xxhash64(*(spec.column_names() if columns is None else columns))
+    return (
+        df.select(*key, payload.alias(PAYLOAD))
+        .groupBy(*key)
+        .agg(
+            F.count(F.lit(1)).alias(COPIES),
+            (F.min(PAYLOAD) != F.max(PAYLOAD)).alias(DIFFER),
+        )
+        .where(F.col(COPIES) > 1)
+    )
+
+
+def first_of_each(df: DataFrame, repeated_keys: DataFrame, spec: RawTable) -> DataFrame:
+    """`df` without the later copies: of the rows of a repeated key the first by (dt, event time) stays.
+
+    Args:
+        repeated_keys: as `repeats` gives it; only rows of these keys are shuffled and sorted.
+    """
+    key = repeat_key(spec)
+    names = repeated_keys.select(*key)
+    order = Window.partitionBy(*key).orderBy(DAY_COLUMN, *spec.event_time)
+    firsts = (
+        df.join(names, list(key), "left_semi")
+        .withColumn(COPIES, F.row_number().over(order))
+        .where(F.col(COPIES) == 1)
+        .drop(COPIES)
+    )
+    return df.join(names, list(key), "left_anti").unionByName(firsts)
