@@ -10,15 +10,16 @@ Steps for one table and some days:
                read and the `max_lateness_days` before them; the run stops when the copies differ, or above a share
 
 What counting costs: steps 4 and 5 are one narrow scan each (times alone; key, dt and a 64-bit hash of the payload),
-once per run and set of days, however many stages then read. Spark's Observation would save the first scan, but its
-metrics arrive only after the stage's own action, hence after a stage has written what must stop it, and they are lost
-when adaptive execution drops an empty stage. A table without repeats, the usual case, pays nothing afterwards: what
-stages read is a filter. Only the rows of repeated keys are ever sorted.
+once per run if the widest set of days is read first, however many stages then read. Spark's Observation would save
+the first scan, but its metrics arrive only after the stage's own action, hence after a stage has written what must
+stop it, and they are lost when adaptive execution drops an empty stage. A table without repeats, the usual case, pays
+nothing afterwards: what stages read is a filter. Only the rows of repeated keys are ever sorted.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -42,7 +43,7 @@ class RawCounts:
     Attributes:
         rows: rows in the files.
         quarantined: day of arrival -> rows that arrived too late to count anywhere.
-        repeated: rows beyond the first of their key; those of the look-back days are included.
+        repeated: rows beyond the first of their key, among all days that were examined together.
         empty_days: ready days without a row.
     """
 
@@ -79,7 +80,11 @@ class _Fault:
 
 @dataclass(frozen=True, kw_only=True)
 class _Examined:
-    counts: RawCounts
+    """One table's days as they were found; it answers for any subset of them too."""
+
+    days: frozenset[dt.date]
+    found: Mapping[dt.date, _Day]
+    repeated: int
     repeated_keys: DataFrame | None
 
 
@@ -107,7 +112,7 @@ class RawInput:
         self.listing = listing
         self._max_lateness_days = max_lateness_days
         self._max_repeat_share = max_repeat_share
-        self._examined: dict[tuple[str, tuple[dt.date, ...]], _Examined] = {}
+        self._examined: dict[str, list[_Examined]] = {}
 
     def read(self, table: str, days: Iterable[dt.date]) -> DataFrame:
         """The rows of `days` that count: contract columns, then further ones as found, then `dt` as a date.
@@ -127,11 +132,19 @@ class RawInput:
 
     def counts(self, table: str, days: Iterable[dt.date]) -> RawCounts:
         """What `read` found for the same days; raises as it does."""
-        return self._examine(RAW_TABLES[table], tuple(sorted(set(days)))).counts
+        wanted = sorted(set(days))
+        examined = self._examine(RAW_TABLES[table], tuple(wanted))
+        found = {day: examined.found[day] for day in wanted if day in examined.found}
+        return RawCounts(
+            rows=sum(of_day.rows for of_day in found.values()),
+            quarantined={day: of_day.late for day, of_day in found.items() if of_day.late},
+            repeated=examined.repeated,
+            empty_days=tuple(day for day in wanted if day not in found),
+        )
 
     def close(self) -> None:
         """Frees the repeated keys that were kept."""
-        for examined in self._examined.values():
+        for examined in itertools.chain.from_iterable(self._examined.values()):
             if examined.repeated_keys is not None:
                 examined.repeated_keys.unpersist()
         self._examined.clear()
@@ -149,29 +162,27 @@ class RawInput:
         return tuple(sorted(set(days) | (reached & known)))
 
     def _examine(self, spec: RawTable, days: tuple[dt.date, ...]) -> _Examined:
-        key = (spec.name, days)
-        if key not in self._examined:
-            require_ready(self.listing, {spec.name: days})
-            self._examined[key] = self._examine_now(spec, days)
-        return self._examined[key]
+        """Examines the days, unless that was done for them or for more days than them."""
+        known = self._examined.setdefault(spec.name, [])
+        for examined in known:
+            if examined.days.issuperset(days):
+                return examined
+        require_ready(self.listing, {spec.name: days})
+        known.append(self._examine_now(spec, days))
+        return known[-1]
 
     def _examine_now(self, spec: RawTable, days: tuple[dt.date, ...]) -> _Examined:
         seen = self._load(spec.name, self._with_look_back(spec, days))
-        times = self._count_times(spec, seen)
-        counts = RawCounts(
-            rows=sum(times[day].rows for day in days if day in times),
-            quarantined={day: times[day].late for day in days if day in times and times[day].late},
-            repeated=0,
-            empty_days=tuple(day for day in days if day not in times),
-        )
-        if spec.kind == "updates" or not times:
-            return _Examined(counts=counts, repeated_keys=None)
+        found = self._count_times(spec, seen)
+        examined = _Examined(days=frozenset(days), found=found, repeated=0, repeated_keys=None)
+        if spec.kind == "updates" or not found:
+            return examined
         keys = repeats(self._in_time(spec, seen), spec).persist()
-        repeated = self._check_repeats(spec, keys, sum(day.rows for day in times.values()))
+        repeated = self._check_repeats(spec, keys, sum(of_day.rows for of_day in found.values()))
         if not repeated:
             keys.unpersist()
-            return _Examined(counts=counts, repeated_keys=None)
-        return _Examined(counts=replace(counts, repeated=repeated), repeated_keys=keys)
+            return examined
+        return replace(examined, repeated=repeated, repeated_keys=keys)
 
     def _load(self, table: str, days: tuple[dt.date, ...]) -> DataFrame:
         shapes = read_shapes(self._spark, self.listing, table, days)

@@ -135,11 +135,11 @@ def ingest(spark: SparkSession, conf: CompleteJourneyConf, warehouse: str) -> In
 def _load(conf: CompleteJourneyConf) -> _Journey:
     tables = _package_tables()
     sold = tables["transactions"]
-    moments = sold["transaction_timestamp"].dt.tz_localize(PACKAGE_ZONE).dt.tz_convert(STORE_ZONE)
-    sold = sold.assign(wall=moments.dt.strftime("%Y-%m-%d %H:%M:%S"), day=moments.dt.date)
-    pool_start = conf.first_day() - dt.timedelta(days=conf.negatives.pool_days)
-    log = sold[(sold["day"] >= pool_start) & (sold["day"] <= conf.last_day)]
-    if not (log["day"] >= conf.first_day()).any():
+    moments = sold["transaction_timestamp"].dt.tz_localize(PACKAGE_ZONE).dt.tz_convert(STORE_ZONE).dt.tz_localize(None)
+    sold = sold.assign(moment=moments, day=moments.dt.normalize())
+    first, last = pd.Timestamp(conf.first_day()), pd.Timestamp(conf.last_day)
+    log = sold[(sold["day"] >= first - pd.Timedelta(days=conf.negatives.pool_days)) & (sold["day"] <= last)]
+    if not (log["day"] >= first).any():
         what = f"no transaction from {conf.first_day()} to {conf.last_day}"
         raise DataError([Problem(what=what, table="transactions", remedy="Choose days of 2017.")])
     products = _products(tables["products"], sold, set(log["product_id"]))
@@ -167,8 +167,8 @@ def _log(sold: pd.DataFrame) -> pd.DataFrame:
             "user_id": sold["household_id"],
             "anchor_id": sold["anchor_id"],
             "room_id": sold["room_id"],
-            "wall": sold["wall"],
-            "day": sold["day"],
+            "wall": sold["moment"].dt.strftime("%Y-%m-%d %H:%M:%S"),
+            "day": sold["day"].dt.date,
             "scene": "store_" + sold["store_id"].astype(str),
             "quantity": sold["quantity"],
             "cents": (sold["sales_value"] * 100).round().astype("int64"),
@@ -182,6 +182,7 @@ def _households(demographics: pd.DataFrame, sold: pd.DataFrame) -> pd.DataFrame:
     seen = sold.groupby("household_id")["day"].min().rename("registered_on").to_frame()
     joined = seen.join(ages.rename("age"), how="left").reset_index(names="user_id")
     joined["age"] = joined["age"].astype(object).where(joined["age"].notna(), None)
+    joined["registered_on"] = joined["registered_on"].dt.date
     return joined[["user_id", "age", "registered_on"]]
 
 
@@ -190,9 +191,8 @@ def _products(products: pd.DataFrame, sold: pd.DataFrame, wanted: set[int]) -> p
     first_seen = sold.groupby("product_id")["day"].min().rename("first_seen").reset_index()
     known = first_seen[first_seen["product_id"].isin(wanted)].merge(products, on="product_id", how="left")
     own = UNKNOWN_ANCHOR_BASE + known["product_id"]
-    tags = known[["department", "brand", "product_type"]].apply(
-        lambda row: [t for t in row if isinstance(t, str)], axis=1
-    )
+    described = zip(known["department"], known["brand"], known["product_type"], strict=True)
+    tags = [[tag for tag in row if isinstance(tag, str)] for row in described]
     category = known["product_category"].fillna(known["department"])
     return pd.DataFrame(
         {
@@ -200,7 +200,7 @@ def _products(products: pd.DataFrame, sold: pd.DataFrame, wanted: set[int]) -> p
             "anchor_id": known["manufacturer_id"].astype("Int64").fillna(own).astype("int64"),
             "category": category.astype(object).where(category.notna(), None),
             "tags": tags,
-            "first_seen": known["first_seen"],
+            "first_seen": known["first_seen"].dt.date,
         }
     )
 

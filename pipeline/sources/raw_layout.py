@@ -243,8 +243,7 @@ def write_raw(
     staging = f"{raw_folder(warehouse)}/{STAGING_FOLDER}/{table}-{uuid.uuid4().hex}"
     order = [DAY_COLUMN, *spec.event_time[:1], *spec.key]
     spread = F.pmod(F.xxhash64(*spec.key), F.lit(files_per_day))
-    shuffle_partitions = int(spark.conf.get("spark.sql.shuffle.partitions") or "200")
-    rows = to_layout(df, table).repartition(shuffle_partitions, F.col(DAY_COLUMN), spread).sortWithinPartitions(*order)
+    rows = to_layout(df, table).repartition(F.col(DAY_COLUMN), spread).sortWithinPartitions(*order)
     files = HadoopFiles(spark, warehouse)
     try:
         with micros_timestamps(spark):

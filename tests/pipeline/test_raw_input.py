@@ -123,6 +123,23 @@ def test_copies_count_once_where_they_arrived_first(spark: SparkSession, tmp_pat
     raw.close()
 
 
+def test_a_subset_of_examined_days_is_answered_for(spark: SparkSession, tmp_path: Path) -> None:
+    put_day(tmp_path, "actions", day(0), [action(1, at(0)), action(2, at(0))])
+    put_day(tmp_path, "actions", day(1), [action(1, at(0)), action(3, at(1)), action(4, at(-5))])
+    widest, narrow = _input(spark, tmp_path, share=0.5), _input(spark, tmp_path, share=0.5)
+    widest.counts("actions", [day(0), day(1)])
+    for offset in range(2):
+        there, here = (
+            sorted(row["action_id"] for row in raw.read("actions", [day(offset)]).collect()) for raw in (widest, narrow)
+        )
+        assert there == here
+        there_counts, here_counts = (raw.counts("actions", [day(offset)]) for raw in (widest, narrow))
+        assert there_counts.rows == here_counts.rows
+        assert there_counts.quarantined == here_counts.quarantined
+    widest.close()
+    narrow.close()
+
+
 def test_copies_above_the_share_stop(spark: SparkSession, tmp_path: Path) -> None:
     put_day(tmp_path, "actions", day(0), [action(1, at(0)), action(1, at(0)), action(2, at(0))])
     with pytest.raises(DataError, match=r"repeated action_id above the share of 1.00% of 3 rows \(1\)"):
