@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any
 
@@ -100,7 +100,7 @@ class Hooks:
     evaluate: Callable[[], Figures]
     improved: Callable[[int], None]
     epoch_done: Callable[[Record], None]
-    step_done: Callable[[int], None] = field(default=lambda rows: None)
+    step_done: Callable[[int], None]
 
 
 class Loop:
@@ -185,16 +185,9 @@ class Loop:
 
     def save(self) -> None:
         """Write a checkpoint; a collective call, written by rank 0."""
-        own = checkpoint.RandomState.capture()
-        states = self._exchange.gather_rows(own.torch.unsqueeze(0))
-        gpu_states = None if own.cuda is None else self._exchange.gather_rows(own.cuda.unsqueeze(0))
+        random_states = self._exchange.gather_objects(checkpoint.RandomState.capture())
         losses = self._exchange.gather_rows(torch.stack([self._losses.sums, self._losses.weights]).unsqueeze(0))
         if self._exchange.world.is_first:
-            # Nothing here draws from the states of Python and numpy: rank 0's stand for all.
-            random_states = [
-                replace(own, torch=state, cuda=None if gpu_states is None else gpu_states[rank])
-                for rank, state in enumerate(states)
-            ]
             progress = {key: value for key, value in vars(self.progress).items() if key != "curves"}
             saved = checkpoint.Checkpoint(
                 step=self.progress.steps,
@@ -224,7 +217,7 @@ class Loop:
             raise ConfError(f"the checkpoint is of another model or optimiser than the conf: {error}") from error
         self.feed.load_state_dict(saved.feed)
         saved.random_states[world.rank].restore()
-        self.progress = Progress(curves=tuple(saved.history), **saved.extra["progress"])
+        self.progress = Progress(curves=tuple(map(dict, saved.history)), **saved.extra["progress"])
         sums, weights = torch.tensor(saved.extra["losses"][world.rank], dtype=torch.float64)
         device = self._losses.sums.device
         self._losses = LossSums(sums=sums.to(device), weights=weights.to(device))
@@ -258,5 +251,3 @@ def _monitored(conf: EarlyStopping, tasks: Sequence[str]) -> tuple[str, str]:
     if task not in tasks:
         raise ConfError(f"early_stopping.task={task!r} is not predicted; the model predicts {', '.join(tasks)}.")
     return task, conf.metric
-
-

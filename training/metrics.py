@@ -122,9 +122,10 @@ def _gauc(rows: Judged, exchange: Exchange) -> tuple[float | None, int]:
     rows = _routed(rows, rows.group % exchange.world.size, exchange)
     order = rows.score.argsort()
     order = order[rows.group[order].argsort(stable=True)]
-    users, user = rows.group[order].unique_consecutive(return_inverse=True)
+    new_user = _starts(rows.group[order])
+    user, users = new_user.cumsum(dim=0) - 1, int(new_user.sum())
     positive, negative = _class_weights(rows, order)
-    per_user = torch.zeros(3, len(users), dtype=torch.float64)
+    per_user = torch.zeros(3, users, dtype=torch.float64)
     pairs = _ordered_pairs(rows.score[order], positive, negative, user)
     for total, values in zip(per_user, (positive, negative, pairs), strict=True):
         total.index_add_(0, user, values)
@@ -132,9 +133,9 @@ def _gauc(rows: Judged, exchange: Exchange) -> tuple[float | None, int]:
     defined = (positives > 0) & (negatives > 0)
     weight = (positives + negatives)[defined]
     auc = (correct / (positives * negatives))[defined]
-    left_out = (~defined).sum().to(torch.float64)
-    weighted, total, users_left_out = exchange.sum_(torch.stack([(weight * auc).sum(), weight.sum(), left_out])).tolist()
-    return (weighted / total if total else None), int(users_left_out)
+    sums = torch.stack([(weight * auc).sum(), weight.sum(), (~defined).sum().to(torch.float64)])
+    weighted, total_weight, left_out = exchange.sum_(sums).tolist()
+    return (weighted / total_weight if total_weight else None), int(left_out)
 
 
 def _class_weights(rows: Judged, order: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,14 +11,12 @@ the D embedding columns, and the one linear column, whose gradients differ in si
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Literal, Protocol
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
-
-from training.models.embedding import EmbeddingTable
 
 
 class _Conf(BaseModel):
@@ -49,6 +47,16 @@ class OptimConf(_Conf):
     embedding: RowOptimConf = RowOptimConf()
     dense: DenseOptimConf = DenseOptimConf()
     clip_norm: float | None = Field(default=None, gt=0)
+
+
+class RowTable(Protocol):
+    """What an optimiser knows of an embedding table: its weight [R, C], and the widths of its blocks."""
+
+    @property
+    def weight(self) -> nn.Parameter: ...
+
+    @property
+    def blocks(self) -> Sequence[int]: ...
 
 
 class RowOptimiser(ABC):
@@ -95,7 +103,7 @@ class RowAdagrad(RowOptimiser):
         self.state["squares"] = weight.new_zeros(weight.shape[0], len(self._blocks))
 
     def _update(self, rows: Tensor, gradient: Tensor) -> Tensor:
-        means = [block.square().mean(dim=1) for block in gradient.split(self._blocks, dim=1)]
+        means = [block.square().mean(dim=1) for block in torch.split(gradient, list(self._blocks), dim=1)]
         squares = self.state["squares"].index_select(0, rows) + torch.stack(means, dim=1)
         self.state["squares"].index_copy_(0, rows, squares)
         scale = self.conf.learning_rate / (squares.sqrt() + self.conf.epsilon)
@@ -125,7 +133,7 @@ class LazyAdam(RowOptimiser):
         return self.conf.learning_rate * correction * mean / (square.sqrt() + self.conf.epsilon)
 
 
-def row_optimiser(table: EmbeddingTable, conf: RowOptimConf) -> RowOptimiser:
+def row_optimiser(table: RowTable, conf: RowOptimConf) -> RowOptimiser:
     """The table's optimiser by conf."""
     if conf.kind == "adagrad":
         return RowAdagrad(table.weight, table.blocks, conf)
@@ -134,14 +142,18 @@ def row_optimiser(table: EmbeddingTable, conf: RowOptimConf) -> RowOptimiser:
 
 def dense_optimiser(parameters: Iterable[nn.Parameter], conf: DenseOptimConf) -> torch.optim.Optimizer:
     """The dense part's optimiser by conf."""
-    kinds = {"adam": torch.optim.Adam, "adagrad": torch.optim.Adagrad, "sgd": torch.optim.SGD}
+    kinds: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
+        "adam": torch.optim.Adam,
+        "adagrad": torch.optim.Adagrad,
+        "sgd": torch.optim.SGD,
+    }
     return kinds[conf.kind](list(parameters), lr=conf.learning_rate, weight_decay=conf.l2)
 
 
 class Optimiser:
     """Both optimisers as one; its state is flat, name → tensor, as checkpoints want it."""
 
-    def __init__(self, table: EmbeddingTable, dense: Iterable[nn.Parameter], conf: OptimConf) -> None:
+    def __init__(self, table: RowTable, dense: Iterable[nn.Parameter], conf: OptimConf) -> None:
         self.conf = conf
         self.parameters = list(dense)
         self.rows = row_optimiser(table, conf.embedding)

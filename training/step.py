@@ -1,8 +1,9 @@
 """One training step, the same global step for any number of ranks.
 
-1. forward on this rank's rows                                    → logits [n, T]
-2. the weights of all ranks' rows are summed (one small all-reduce) → [T]
-3. this rank's part of the loss, with those weights; backward
+1. labels and weights of this rank's rows; what the ranks must count together goes into one small all-reduce:
+   weights per target [T], whether anyone wants to stop [1], rows per display position [P]
+2. forward → logits [n, T]
+3. this rank's part of the loss, with the weights of all; backward
 4. dense gradients summed over ranks in one buffer; the table's rows gathered, and summed by row
 5. one update by gradients that every rank has alike
 
@@ -47,20 +48,28 @@ class Learner:
 
     def step(self, batch: Batch, flag: bool = False) -> StepLosses:
         """Learn from one batch; `flag` travels with the weights, so that ranks can agree to stop."""
-        logits = self.model(batch)
         labels, weights = self.model.targets(batch)
-        weights = weights.to(logits.dtype)
-        own = torch.cat([weights.sum(dim=0).double(), torch.full((1,), float(flag), device=weights.device).double()])
-        total = self.exchange.sum_(own)
-        weight_sums = total[:-1].to(logits.dtype)
+        totals, flags, positions = self._counted_together(weights.sum(dim=0), flag, batch)
+        if self.model.position is not None and batch.position is not None:
+            self.model.position.global_counts = positions
+        logits = self.model(batch)
+        weights, weight_sums = weights.to(logits.dtype), totals.to(logits.dtype)
         sums = weighted_bce(logits, labels.to(logits.dtype), weights)
         self._backward(total_loss(sums, weight_sums, self.model.task_weights.to(logits.dtype)))
         self._update()
-        return StepLosses(sums=sums.detach(), weights=weight_sums, flag=total[-1])
+        return StepLosses(sums=sums.detach(), weights=weight_sums, flag=flags)
+
+    def _counted_together(self, weights: Tensor, flag: bool, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Sums over ranks in float64: weights [T], flags [], rows per position [P] (P = 0 without a tower)."""
+        tower = self.model.position
+        positions = weights.new_zeros(0) if tower is None or batch.position is None else tower.counts(batch.position)
+        own = [weights.double(), weights.new_full((1,), float(flag)).double(), positions.double()]
+        totals, flags, counts = torch.split(self.exchange.sum_(torch.cat(own)), [len(part) for part in own])
+        return totals, flags[0], counts
 
     def _backward(self, loss: Tensor) -> None:
         self.model.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(loss)
 
     def _update(self) -> None:
         parameters = self.optimiser.parameters

@@ -91,12 +91,15 @@ def _differences(old: TrainSet, new: TrainSet) -> list[Problem]:
 def _vocabulary_differences(old: TrainSet, new: TrainSet) -> list[Problem]:
     before = {vocabulary.name: vocabulary.num_ids for vocabulary in old.vocabularies}
     after = {vocabulary.name: vocabulary.num_ids for vocabulary in new.vocabularies}
-    by_rule = {v.name for v in new.vocabularies if v.path is None}
+    by_rule = sorted(v.name for v in new.vocabularies if v.path is None and v.name in before)
     problems = []
     for what, names in (
         ("vocabularies came or went", sorted(before.keys() ^ after.keys())),
         ("vocabularies have shrunk", [n for n in before if n in after and after[n] < before[n]]),
-        ("vocabularies that follow from a rule have grown", [n for n in by_rule & before.keys() if after[n] > before[n]]),
+        (
+            "vocabularies that follow from a rule have grown",
+            [n for n in by_rule if after[n] > before[n]],
+        ),
     ):
         if names:
             problems.append(Problem(what=what, remedy=_RETRAIN, table=new.name, count=len(names), examples=names))

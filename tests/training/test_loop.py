@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ def part(batch: Batch, rows: slice) -> Batch:
 def losses_of(trainset: m.TrainSet, name: str, optim: OptimConf, exchange: Exchange) -> Tensor:
     """[STEPS, T] losses over all ranks; rank r has its share of every batch, and more is masked on rank 0."""
     world = exchange.world
-    conf = {"batch_norm": True, "embedding_dim": 4}
+    conf = {"batch_norm": True, "embedding_dim": 4} | ({"experts": 2} if name == "mmoe" else {})
     with _BUILDING:
         model = models.build(name, trainset, conf, seed=world.rank).double()
     exchange.broadcast_parameters(model.state_dict())
@@ -120,7 +121,7 @@ def conf(**early_stopping: object) -> TrainConf:
     return TrainConf.of({"model": {"name": "deepfm"}, "epochs": 9, "early_stopping": early_stopping})
 
 
-def after(values: list[float | None], settings: TrainConf) -> Progress:
+def after(values: Sequence[float | None], settings: TrainConf) -> Progress:
     """Progress after epochs with these values of the metric, as far as it goes on."""
     metric = ("enter", settings.early_stopping.metric)
     progress = Progress()
@@ -157,9 +158,7 @@ def test_it_ends_with_the_last_epoch() -> None:
 
 def test_all_wrong_settings_are_named_at_once() -> None:
     with pytest.raises(ConfError, match=r"(?s)batch_size=0.*optim\.dense\.kind='adamw'.*epoch=3"):
-        TrainConf.of(
-            {"model": {"name": "deepfm"}, "batch_size": 0, "epoch": 3, "optim": {"dense": {"kind": "adamw"}}}
-        )
+        TrainConf.of({"model": {"name": "deepfm"}, "batch_size": 0, "epoch": 3, "optim": {"dense": {"kind": "adamw"}}})
 
 
 def test_every_shipped_conf_is_valid(trainset: m.TrainSet) -> None:

@@ -21,6 +21,7 @@ from training.loss import total_loss, weighted_bce
 from training.models.embedding import distinct_rows
 from training.models.esmm import logit_of_product
 from training.models.layers import BatchNorm, PositionTower, fm_second_order
+from training.models.mmoe import MMoE
 
 ROWS = 37
 
@@ -124,10 +125,12 @@ def test_the_logit_of_a_product_stays_finite_where_the_product_is_not() -> None:
 
 def test_mmoe_mixes_experts_by_each_tasks_gate(trainset: m.TrainSet) -> None:
     model, batch = build("mmoe", trainset, experts=3).eval(), make_batch(trainset)
+    assert isinstance(model, MMoE)
     fields, _ = model.input(batch)
     flat = model.input.flat(fields, batch)
+    weights = dict(model.named_parameters())
     for task, logits in enumerate(model(batch.without_position()).unbind(dim=1)):
-        scores = (flat @ model.gates[task].weight.T).exp()
+        scores = (flat @ weights[f"gates.{task}.weight"].T).exp()
         shares = scores / scores.sum(dim=1, keepdim=True)
         mixed = sum(shares[:, [e]] * model.experts[e](flat) for e in range(3))
         torch.testing.assert_close(logits, model.towers[task](mixed)[:, 0])
@@ -165,7 +168,7 @@ def test_training_and_exported_lookups_agree_with_gradients(name: str, trainset:
         model.train(training)
         model.zero_grad(set_to_none=True)
         loss = loss_of(model, batch)
-        loss.backward()
+        torch.autograd.backward(loss)
         gradient = model.table.weight.grad
         assert gradient is not None
         gradients.append((loss.detach(), gradient.to_dense()))
@@ -177,7 +180,7 @@ def test_training_and_exported_lookups_agree_with_gradients(name: str, trainset:
 def test_padding_is_never_read_nor_learnt(name: str, trainset: m.TrainSet) -> None:
     model, batch = build(name, trainset), make_batch(trainset)
     padding = [start + m.PADDING_ID for start in trainset.offsets().values()]
-    loss_of(model, batch).backward()
+    torch.autograd.backward(loss_of(model, batch))
     gradient = model.table.weight.grad
     assert gradient is not None
     assert not gradient.to_dense()[padding].any()
@@ -244,10 +247,10 @@ def test_the_position_tower_recovers_the_bias_it_was_shown() -> None:
         optimiser.zero_grad()
         logits = tower(position) + bias
         value = torch.nn.functional.binary_cross_entropy_with_logits(logits[:, 0], label)
-        value.backward()
+        torch.autograd.backward(value)
         return value
 
-    optimiser.step(loss)  # type: ignore[no-untyped-call]
+    optimiser.step(loss)
     learnt = tower.weight[:, 0].detach() - tower.weight[0, 0].item()
     torch.testing.assert_close(learnt, effect, atol=0.05, rtol=0)
 
@@ -258,8 +261,8 @@ def test_batch_norm_is_torchs(trainset: m.TrainSet) -> None:
         x = torch.randn(16, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 3 + 5
         mine, reference = x.clone().requires_grad_(), x.clone().requires_grad_()
         torch.testing.assert_close(ours(mine), theirs(reference))
-        ours(mine).square().sum().backward()
-        theirs(reference).square().sum().backward()
+        torch.autograd.backward(ours(mine).square().sum())
+        torch.autograd.backward(theirs(reference).square().sum())
         torch.testing.assert_close(mine.grad, reference.grad)
     torch.testing.assert_close(ours.mean, theirs.running_mean)
     torch.testing.assert_close(ours.variance, theirs.running_var)

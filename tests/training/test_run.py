@@ -26,6 +26,8 @@ from training.run import INTERRUPTED_EXIT_CODE, TrainResult, load_model, train
 from training.step import Learner, StepLosses
 from training.world import World
 
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
+
 ROWS, BATCH = 2048, 128  # 16 steps an epoch
 
 
@@ -74,7 +76,9 @@ def terminated_at(step: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def contents(out: Path) -> dict[str, bytes]:
     """What a training leaves that must not depend on interruptions: weights, optimiser, predictions, figures."""
     names = ("model.safetensors", "optimiser.safetensors", "metrics.json")
-    return {name: (out / name).read_bytes() for name in (*names, "predictions-valid.parquet", "predictions-gate.parquet")}
+    return {
+        name: (out / name).read_bytes() for name in (*names, "predictions-valid.parquet", "predictions-gate.parquet")
+    }
 
 
 def train_losses(out: Path) -> list[dict[str, float]]:
@@ -146,9 +150,10 @@ def test_a_crash_resumes_from_the_last_checkpoint_of_its_steps(
             raise OSError("the node is gone")
         return learn(self, batch, flag)
 
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="the node is gone"):
+    with monkeypatch.context() as patch:
         patch.setattr(Learner, "step", crashing)
-        run(conf, trainset_url, cut)
+        with pytest.raises(OSError, match="the node is gone"):
+            run(conf, trainset_url, cut)
     run(conf, trainset_url, cut, resume=True)
     assert contents(cut) == contents(whole)
 
@@ -210,7 +215,7 @@ def test_tracking_has_parameters_curves_and_artefacts(trainset_url: str, tmp_pat
 def test_a_warm_start_goes_on_from_the_earlier_model(trainset_url: str, tmp_path: Path) -> None:
     earlier = run(conf_of(), trainset_url, tmp_path / "earlier")
     warm = run(conf_of(epochs=1), trainset_url, tmp_path / "warm", init_from=str(tmp_path / "earlier"))
-    cold = run(conf_of(epochs=1), trainset_url, tmp_path / "cold")
+    run(conf_of(epochs=1), trainset_url, tmp_path / "cold")
     assert warm.added == {}
     losses = {name: train_losses(tmp_path / name)[0]["enter"] for name in ("earlier", "warm", "cold")}
     assert losses["warm"] < losses["cold"] == losses["earlier"]
@@ -219,34 +224,43 @@ def test_a_warm_start_goes_on_from_the_earlier_model(trainset_url: str, tmp_path
         run(conf_of("mmoe"), trainset_url, tmp_path / "other", init_from=str(tmp_path / "earlier"))
 
 
-REAL = {"model": {"dropout": 0.0}, "epochs": 13, "early_stopping": {"patience": 99}}  # 208 steps
+# 208 steps in float64; in float32, where only the figures at the end are compared, fewer will do.
+EXACT = {"float64": {"precision": "float64", "epochs": 13}, "float32": {"precision": "float32", "epochs": 4}}
+START_AND_TRAIN_S = 500.0  # 15 s on idle cores
 
 
-def _train_on_a_rank(name: str, trainset_url: str, out: str, changes: dict[str, Any]) -> dict[str, Any]:
+def _exact_conf(precision: str) -> TrainConf:
+    return conf_of("mmoe", model={"dropout": 0.0}, early_stopping={"patience": 99}, **EXACT[precision])
+
+
+def _train_on_a_rank(trainset_url: str, folder: str) -> dict[str, Any]:
     import horovod.torch as horovod
 
     horovod.init()
-    result = run(conf_of(name, **changes), trainset_url, Path(out))
+    results = {p: run(_exact_conf(p), trainset_url, Path(folder) / f"two-{p}") for p in EXACT}
     horovod.shutdown()
-    return json.loads(result.model_dump_json())  # type: ignore[no-any-return]
+    return {precision: json.loads(result.model_dump_json()) for precision, result in results.items()}
 
 
 @pytest.mark.horovod
-@pytest.mark.parametrize("precision", ["float64", "float32"])
-def test_two_real_ranks_against_one(precision: str, trainset_url: str, tmp_path: Path) -> None:
-    changes = REAL | {"precision": precision}
-    alone = run(conf_of("mmoe", **changes), trainset_url, tmp_path / "one")
+@pytest.mark.timeout(600)
+def test_two_real_ranks_against_one(trainset_url: str, tmp_path: Path) -> None:
+    """Losses of 208 steps within 1e-9 in float64; AUC within 1e-3 in both precisions."""
     both = run_ranks(
-        _train_on_a_rank, ranks=2, name="mmoe", trainset_url=trainset_url, out=str(tmp_path / "two"), changes=changes
+        _train_on_a_rank, ranks=2, timeout_s=START_AND_TRAIN_S, trainset_url=trainset_url, folder=str(tmp_path)
     )
-    assert both[0] == both[1] | {"rows_per_second": both[0]["rows_per_second"]}
-    assert both[0]["world_size"] == 2
-    for one, two in zip(train_losses(tmp_path / "one"), train_losses(tmp_path / "two"), strict=True):
-        assert two == pytest.approx(one, abs=1e-9 if precision == "float64" else 1e-2)
-    for split, tasks in alone.metrics.items():
-        for task, figures in tasks.items():
-            assert both[0]["metrics"][split][task]["rows"] == figures["rows"]
-            assert both[0]["metrics"][split][task]["auc"] == pytest.approx(figures["auc"], abs=1e-3)
+    for precision in EXACT:
+        alone = run(_exact_conf(precision), trainset_url, tmp_path / f"one-{precision}")
+        first, second = (results[precision] for results in both)
+        assert first["world_size"] == 2
+        assert first["metrics"] == second["metrics"]
+        losses = [train_losses(tmp_path / f"{ranks}-{precision}") for ranks in ("one", "two")]
+        if precision == "float64":
+            assert losses[1] == [pytest.approx(one, abs=1e-9) for one in losses[0]]
+        for split, tasks in alone.metrics.items():
+            for task, figures in tasks.items():
+                assert first["metrics"][split][task]["rows"] == figures["rows"]
+                assert first["metrics"][split][task]["auc"] == pytest.approx(figures["auc"], abs=1e-3)
 
 
 def _stop_and_resume_on_a_rank(trainset_url: str, folder: str) -> dict[str, Any]:
@@ -265,7 +279,14 @@ def _stop_and_resume_on_a_rank(trainset_url: str, folder: str) -> dict[str, Any]
 
 
 @pytest.mark.horovod
+@pytest.mark.timeout(600)
 def test_a_sigterm_to_one_real_rank_stops_both_and_they_resume_identically(trainset_url: str, tmp_path: Path) -> None:
-    results = run_ranks(_stop_and_resume_on_a_rank, ranks=2, trainset_url=trainset_url, folder=str(tmp_path))
+    results = run_ranks(
+        _stop_and_resume_on_a_rank,
+        ranks=2,
+        timeout_s=START_AND_TRAIN_S,
+        trainset_url=trainset_url,
+        folder=str(tmp_path),
+    )
     assert results == [{"stopped_at": 24, "interrupted": [True, False]}] * 2
     assert contents(tmp_path / "cut") == contents(tmp_path / "whole")

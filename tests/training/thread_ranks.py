@@ -61,12 +61,15 @@ class ThreadExchange:
         return torch.cat(self._meet(tensor.detach().clone()))
 
     def alltoall(self, tensor: Tensor, counts: Tensor) -> Tensor:
-        pieces = self._meet(tensor.detach().split(counts.tolist()))
+        pieces = self._meet(torch.split(tensor.detach(), counts.tolist()))
         return torch.cat([piece[self.world.rank] for piece in pieces])
 
     def broadcast_object(self, value: Result) -> Result:
         first: Result = self._meet(value)[0]
         return first
+
+    def gather_objects(self, value: Result) -> list[Result]:
+        return self._meet(value)
 
     def broadcast_parameters(self, state: Mapping[str, Tensor]) -> None:
         first = self._meet({name: value.detach().clone() for name, value in state.items()})[0]

@@ -86,12 +86,19 @@ class RankingModel(nn.Module, ABC):
         weights = [conf.task_weights.get(t.name, 1.0) if t.trained else 0.0 for t in self.targets_of]
         self.register_buffer("task_weights", torch.tensor(weights), persistent=False)
         self.task_weights: Tensor
+        self.position: PositionTower | None = None
 
-    def tower_of_positions(self, inputs: TrainSet, tasks: Iterable[Task]) -> PositionTower | None:
-        """One for the logits of these tasks, or None if the train set has no positions."""
-        if inputs.positions is None:
-            return None
-        return PositionTower(inputs.positions, [task.space == "impressions" for task in tasks])
+    def add_position_tower(self, inputs: TrainSet, tasks: Iterable[Task]) -> None:
+        """Give the logits of these tasks a position tower, if the train set has positions."""
+        if inputs.positions is not None:
+            self.position = PositionTower(inputs.positions, [task.space == "impressions" for task in tasks])
+
+    def with_position(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Logits [n, T] plus the effect of the display position, where it is known."""
+        if self.position is None or batch.position is None:
+            return logits
+        effect: Tensor = self.position(batch.position)
+        return logits + effect
 
     @abstractmethod
     def forward(self, batch: Batch) -> Tensor:
@@ -159,13 +166,6 @@ def usable_tasks(inputs: TrainSet, wanted: Iterable[str] | None = None) -> tuple
 
 
 M = TypeVar("M", bound=RankingModel)
-
-def with_position(logits: Tensor, tower: PositionTower | None, batch: Batch) -> Tensor:
-    """Logits [n, T] plus the effect of the display position, where it is known."""
-    if tower is None or batch.position is None:
-        return logits
-    return logits + tower(batch.position)
-
 
 _REGISTRY: dict[str, tuple[Callable[[TrainSet, Any], RankingModel], type[ModelConf]]] = {}
 

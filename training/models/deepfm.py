@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from features.manifest import TrainSet
 from training.batch import Batch
-from training.models.base import ModelConf, RankingModel, Target, register, usable_tasks, with_position
+from training.models.base import ModelConf, RankingModel, Target, register, usable_tasks
 from training.models.layers import fm_second_order, towers
 
 
@@ -38,11 +38,11 @@ class DeepFM(RankingModel):
         self.bias = nn.Parameter(torch.zeros(1))
         self.dense_weight = nn.Parameter(torch.zeros(len(inputs.dense), 1))
         self.deep = towers(self.input.flat_width, conf.hidden, 1, dropout=conf.dropout, batch_norm=conf.batch_norm)
-        self.position = self.tower_of_positions(inputs, tasks)
+        self.add_position_tower(inputs, tasks)
 
     def forward(self, batch: Batch) -> Tensor:
         """Rows → logits [n, 1]."""
         fields, linear = self.input(batch)
         wide = (linear + fm_second_order(fields)).unsqueeze(1) + batch.dense @ self.dense_weight + self.bias
         logits = wide + self.deep[0](self.input.flat(fields, batch))
-        return with_position(logits, self.position, batch)
+        return self.with_position(logits, batch)

@@ -59,8 +59,8 @@ class EmbeddingTable(nn.Module):
         """The definition, without a shape that depends on the data: this is what is exported."""
         present = (ids != PADDING_ID).to(self.weight.dtype).unsqueeze(-1)
         rows = functional.embedding(ids + offsets, self.weight) * present
-        sums = [field.sum(dim=1) for field in rows.split(list(widths), dim=1)]
-        counts = [field.sum(dim=1).clamp(min=1) for field in present.split(list(widths), dim=1)]
+        sums = [field.sum(dim=1) for field in torch.split(rows, list(widths), dim=1)]
+        counts = [field.sum(dim=1).clamp(min=1) for field in torch.split(present, list(widths), dim=1)]
         return torch.stack(sums, dim=1) / torch.stack(counts, dim=1)
 
     def _means_of_distinct(self, ids: Tensor, offsets: Tensor, widths: Sequence[int]) -> Tensor:
@@ -73,9 +73,9 @@ class EmbeddingTable(nn.Module):
         """
         present = ids != PADDING_ID
         flat = (ids + offsets)[present]
-        counts = torch.stack([field.sum(dim=1) for field in present.split(list(widths), dim=1)], dim=1).flatten()
+        counts = torch.stack([field.sum(dim=1) for field in torch.split(present, list(widths), dim=1)], dim=1).flatten()
         distinct, places = distinct_rows(flat, self.weight.shape[0])
-        rows = _SelectRows.apply(self.weight, distinct)
+        rows = _SelectRows.apply(self.weight, distinct)  # type: ignore[no-untyped-call]
         means = functional.embedding_bag(places, rows, counts.cumsum(dim=0) - counts, mode="mean")
         return means.view(len(ids), len(widths), -1)
 
@@ -90,7 +90,7 @@ class _SelectRows(torch.autograd.Function):
         return weight.index_select(0, rows)
 
     @staticmethod
-    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:
         (rows,) = ctx.saved_tensors  # type: ignore[attr-defined]
         shape = ctx.shape  # type: ignore[attr-defined]
         sparse = torch.sparse_coo_tensor(rows.unsqueeze(0), gradient, shape, is_coalesced=True, check_invariants=False)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from features.manifest import TrainSet
 from training.batch import Batch
-from training.models.base import ModelConf, RankingModel, Target, register, usable_tasks, with_position
+from training.models.base import ModelConf, RankingModel, Target, register, usable_tasks
 from training.models.layers import towers
 
 
@@ -42,16 +42,15 @@ class ESMM(RankingModel):
             Target(name=f"{parent.name}_and_{child.name}", all_of=(parent.name, child.name)),
         )
         super().__init__(inputs, conf, targets)
-        shape = {"dropout": conf.dropout, "batch_norm": conf.batch_norm}
-        self.towers = towers(self.input.flat_width, conf.hidden, 2, **shape)
-        self.position = self.tower_of_positions(inputs, (parent, child))
+        self.towers = towers(self.input.flat_width, conf.hidden, 2, dropout=conf.dropout, batch_norm=conf.batch_norm)
+        self.add_position_tower(inputs, (parent, child))
 
     def forward(self, batch: Batch) -> Tensor:
         """Rows → logits [n, 3] of CTR, CVR and CTCVR."""
         fields, _ = self.input(batch)
         flat = self.input.flat(fields, batch)
         logits = torch.cat([tower(flat) for tower in self.towers], dim=1)
-        logits = with_position(logits, self.position, batch)
+        logits = self.with_position(logits, batch)
         both = logit_of_product(logits[:, 0], logits[:, 1])
         return torch.cat([logits, both.unsqueeze(1)], dim=1)
 

@@ -33,7 +33,7 @@ class _DifferentiableSum(torch.autograd.Function):
         return sum_across_ranks(value)
 
     @staticmethod
-    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:
         return ctx.sum_across_ranks(gradient.contiguous()), None  # type: ignore[attr-defined]
 
 
@@ -61,7 +61,7 @@ class BatchNorm(CrossRank):
         centred = x - self.mean
         sums = torch.cat([centred.sum(dim=0), centred.square().sum(dim=0), x.new_tensor([x.shape[0]])])
         if self.sum_across_ranks is not None:
-            sums = _DifferentiableSum.apply(sums, self.sum_across_ranks)
+            sums = _DifferentiableSum.apply(sums, self.sum_across_ranks)  # type: ignore[no-untyped-call]
         width, count = x.shape[1], sums[-1].detach()
         shift = sums[:width] / count
         variance = sums[width : 2 * width] / count - shift.square()
@@ -111,12 +111,16 @@ def pairwise(fields: Tensor) -> Tensor:
     return 0.5 * (fields.sum(dim=1).square() - fields.square().sum(dim=1))
 
 
-class PositionTower(CrossRank):
+class PositionTower(nn.Module):
     """What the display position adds to a logit, known in training only (Guo et al. 2019, PAL, made additive).
 
     logit += b[position] − Σ_p f_p b[p], with f the positions' shares of the global batch. Centred, so that
     leaving the tower out when serving does not move the mean logit. Only labels on impressions have one:
     whoever has entered a room no longer sees where it was shown.
+
+    Attributes:
+        global_counts: [P] rows per position over all ranks, set before each training step, and used up by it;
+            without it, the rows at hand are all there are.
     """
 
     def __init__(self, positions: int, on_impressions: Sequence[bool]) -> None:
@@ -124,13 +128,18 @@ class PositionTower(CrossRank):
         self.weight = nn.Parameter(torch.zeros(positions, len(on_impressions)))
         self.register_buffer("on_impressions", torch.tensor(on_impressions, dtype=torch.float32), persistent=False)
         self.on_impressions: Tensor
+        self.global_counts: Tensor | None = None
+
+    def counts(self, position: Tensor) -> Tensor:
+        """[n] ids of positions → [P] how often each occurs."""
+        return torch.bincount(position, minlength=self.weight.shape[0])
 
     def forward(self, position: Tensor) -> Tensor:
         """[n] ids of positions → [n, T]."""
         weight = self.weight * self.on_impressions
-        counts = torch.bincount(position, minlength=weight.shape[0]).to(weight.dtype)
-        if self.sum_across_ranks is not None:
-            counts = self.sum_across_ranks(counts)
+        counts = self.counts(position) if self.global_counts is None else self.global_counts
+        self.global_counts = None
+        counts = counts.to(weight.dtype)
         return weight[position] - (counts / counts.sum()) @ weight
 
 

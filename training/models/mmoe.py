@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from features.manifest import TrainSet
 from training.batch import Batch
-from training.models.base import ModelConf, RankingModel, Target, register, usable_tasks, with_position
-from training.models.layers import INITIAL_STD, MLP, towers
+from training.models.base import ModelConf, RankingModel, Target, register, usable_tasks
+from training.models.embedding import INITIAL_STD
+from training.models.layers import MLP, towers
 
 
 class MMoEConf(ModelConf):
@@ -35,13 +36,19 @@ class MMoE(RankingModel):
     def __init__(self, inputs: TrainSet, conf: MMoEConf) -> None:
         tasks = usable_tasks(inputs, conf.tasks or None)
         super().__init__(inputs, conf, [Target(name=task.name, all_of=(task.name,)) for task in tasks])
-        width, shape = self.input.flat_width, {"dropout": conf.dropout, "batch_norm": conf.batch_norm}
-        self.experts = nn.ModuleList(MLP(width, conf.expert_hidden, **shape) for _ in range(conf.experts))
-        self.gates = nn.ModuleList(nn.Linear(width, conf.experts, bias=False) for _ in tasks)
-        for gate in self.gates:
+        width = self.input.flat_width
+        self.experts = nn.ModuleList(
+            MLP(width, conf.expert_hidden, dropout=conf.dropout, batch_norm=conf.batch_norm)
+            for _ in range(conf.experts)
+        )
+        gates = [nn.Linear(width, conf.experts, bias=False) for _ in tasks]
+        for gate in gates:
             nn.init.normal_(gate.weight, std=INITIAL_STD)
-        self.towers = towers(conf.expert_hidden[-1], conf.tower_hidden, len(tasks), **shape)
-        self.position = self.tower_of_positions(inputs, tasks)
+        self.gates = nn.ModuleList(gates)
+        self.towers = towers(
+            conf.expert_hidden[-1], conf.tower_hidden, len(tasks), dropout=conf.dropout, batch_norm=conf.batch_norm
+        )
+        self.add_position_tower(inputs, tasks)
 
     def forward(self, batch: Batch) -> Tensor:
         """Rows → logits [n, T]."""
@@ -52,4 +59,4 @@ class MMoE(RankingModel):
             tower((torch.softmax(gate(flat), dim=1).unsqueeze(-1) * experts).sum(dim=1))
             for gate, tower in zip(self.gates, self.towers, strict=True)
         ]
-        return with_position(torch.cat(logits, dim=1), self.position, batch)
+        return self.with_position(torch.cat(logits, dim=1), batch)
