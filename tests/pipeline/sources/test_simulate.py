@@ -110,7 +110,7 @@ def judged(world: Written, impressions: pd.DataFrame, actions: pd.DataFrame) -> 
 
 def local_day(instants: pd.Series, zone: str = ZONE) -> pd.Series:
     """The midnight that begins each instant's day in the zone, naive."""
-    return instants.dt.tz_localize("UTC").dt.tz_convert(zone).dt.tz_localize(None).dt.floor("D")
+    return pd.to_datetime(instants, utc=True).dt.tz_convert(zone).dt.tz_localize(None).dt.floor("D")
 
 
 def canonical(frame: pd.DataFrame) -> pd.DataFrame:
