@@ -8,7 +8,7 @@ impressions ⟕ room state                       by impression_id
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -36,6 +36,7 @@ def samples(
     sequences: DataFrame,
     room_state: DataFrame,
     labels: DataFrame,
+    counted: Sequence[str] = (),
 ) -> DataFrame:
     """Joins the parts of each impression; many days in one pass.
 
@@ -43,12 +44,14 @@ def samples(
         impressions: of `sampled_impressions`; impression_id is unique.
         profiles, snapshots: per entity day, keys..., features; unique by (day, keys).
         sequences, room_state, labels: by impression_id, a row for every impression.
+        counted: columns of `labels` to keep behind the samples' own, for the caller to sum in the pass of its write
+            (`labels.flag_columns`).
 
     Returns:
-        `catalog.sample_columns()`: names, types and order; `dt` is D. As many rows as impressions, exactly if every
-        part is unique by its key (the caller compares the two counts). A feature that is null after its join has
-        the catalog's default (a vector stays null); labels, masks and sequences are never filled: a null there
-        means that a part lacks an impression, and the border check stops it.
+        `catalog.sample_columns()`: names, types and order; `dt` is D; then `counted`. As many rows as impressions,
+        exactly if every part is unique by its key (the caller compares the two counts). A feature that is null
+        after its join has the catalog's default (a vector stays null); labels, masks and sequences are never
+        filled: a null there means that a part lacks an impression, and the border check stops it.
 
     Raises:
         CatalogError: names the features that no part computes, or a profile's key that is neither a column of
@@ -62,10 +65,10 @@ def samples(
         sample_keys = {key: _sample_key(catalog, key) for key in entity.keys}
         joined = joined.join(keyed.withColumnsRenamed(sample_keys), on=[DAY, *sample_keys.values()], how="left")
     task_columns = [name for label in catalog.labels for name in (label_name(label.name), mask_name(label.name))]
-    joined = joined.join(labels.select("impression_id", *task_columns), on="impression_id", how="left")
+    joined = joined.join(labels.select("impression_id", *task_columns, *counted), on="impression_id", how="left")
     joined = joined.join(sequences, on="impression_id", how="left")
     _check_computed(catalog, joined)
-    return joined.select(*_columns(catalog))
+    return joined.select(*_columns(catalog), *counted)
 
 
 def _shown(catalog: Catalog, impressions: DataFrame) -> DataFrame:
