@@ -213,7 +213,8 @@ class Encoder:
         assert self._booster is not None
         if len(table) == 0:
             return np.zeros((0, leaves.trees), dtype=np.int32)
-        nodes = self._booster.predict(xgboost.DMatrix(booster_matrix(table, leaves.features)), pred_leaf=True)
+        rows = xgboost.DMatrix(booster_matrix(table, leaves.features), feature_names=list(leaves.features))
+        nodes = self._booster.predict(rows, pred_leaf=True)
         ids: npt.NDArray[np.int32] = (nodes.reshape(len(table), leaves.trees) + FIRST_KEY_ID).astype(np.int32)
         return ids
 

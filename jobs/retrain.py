@@ -176,7 +176,10 @@ class Retrainer:
         return TrainDays(fit=tuple(day_range(first, trained)), train=tuple(train), valid=(), gate=gate)
 
     def _train_and_release(self, trainset: TrainSet, root: str, starts: Mapping[str, str]) -> Retrained:
-        releases, folders, skipped, added = {}, {}, {}, {}
+        releases: dict[str, Release] = {}
+        folders: dict[str, Path] = {}
+        skipped: dict[str, str] = {}
+        added: dict[str, int] = {}
         for model in self._settings.training.models:
             if starts and model not in starts:
                 skipped[model] = "it has no champion to start from"

@@ -1,0 +1,236 @@
+"""The command `limelight`: each subcommand parses, loads conf, and calls one function."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+from rich.table import Table
+
+from features.errors import ConfError, ExitCode
+from jobs.console import Steps, console, people_first
+
+app = typer.Typer(
+    name="limelight",
+    help="From raw live-stream logs to trained, gated, published ranking models.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+    rich_markup_mode="rich",
+)
+
+Warehouse = Annotated[str, typer.Option("--warehouse", "-w", help="URL or folder of the warehouse.")]
+Place = Annotated[str, typer.Option(help="Which overlay of conf/base.yaml: local or cluster.")]
+Overrides = Annotated[list[str], typer.Option("--set", help="One conf value, e.g. --set days.train=14.")]
+Force = Annotated[bool, typer.Option("--force", help="Compute also what is up to date.")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for summary.json and report.html.")]
+DEFAULT_WAREHOUSE = "build/warehouse"
+
+
+def parse_day(text: str) -> datetime.date:
+    """YYYY-MM-DD, or a message that says so."""
+    try:
+        return datetime.date.fromisoformat(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is not a day; write YYYY-MM-DD") from error
+
+
+Day = Annotated[datetime.date, typer.Option("--date", "-d", parser=parse_day, metavar="YYYY-MM-DD")]
+
+
+@app.command()
+def ingest(
+    source: Annotated[str, typer.Argument(help="simulate, kuairand, kuailive or completejourney.")],
+    warehouse: Warehouse = DEFAULT_WAREHOUSE,
+    data: Annotated[str | None, typer.Option(help="Folder of the dataset (kuairand, kuailive).")] = None,
+    impressions: Annotated[int, typer.Option(help="simulate: impressions over all days, 10^4 to 10^9.")] = 300_000,
+    days: Annotated[int | None, typer.Option(help="Days (simulate: 18, completejourney: 24).")] = None,
+    from_day: Annotated[int, typer.Option(help="simulate: first day to write, counted from 0.")] = 0,
+    to_day: Annotated[int | None, typer.Option(help="simulate: end of the days to write.")] = None,
+    seed: Annotated[int, typer.Option(help="simulate: everything random follows from it.")] = 20250301,
+    truth: Annotated[str | None, typer.Option(help="simulate: folder of the true probabilities.")] = None,
+    place: Place = "local",
+) -> None:
+    """Write raw tables from a source."""
+    from jobs.ingest import IngestOptions
+    from jobs.run_command import ingest_source
+
+    options = IngestOptions(
+        data=data, truth=truth, impressions=impressions, days=days, seed=seed, from_day=from_day, to_day=to_day
+    )
+    with people_first():
+        ingest_source(source, options, warehouse, place, Steps())
+
+
+@app.command("check-raw")
+def check_raw(
+    warehouse: Warehouse = DEFAULT_WAREHOUSE,
+    from_: Annotated[datetime.date | None, typer.Option("--from", parser=parse_day, metavar="YYYY-MM-DD")] = None,
+    to: Annotated[datetime.date | None, typer.Option("--to", parser=parse_day, metavar="YYYY-MM-DD")] = None,
+    place: Place = "local",
+    overrides: Overrides = [],  # noqa: B006
+) -> None:
+    """Does the warehouse keep the raw-table contract? All violations at once."""
+    from jobs.run_command import check_raw_tables
+
+    with people_first():
+        raise typer.Exit(check_raw_tables(warehouse, from_, to, place, overrides))
+
+
+@app.command()
+def backfill(
+    from_: Annotated[datetime.date, typer.Option("--from", parser=parse_day, metavar="YYYY-MM-DD")],
+    to: Annotated[datetime.date, typer.Option("--to", parser=parse_day, metavar="YYYY-MM-DD")],
+    warehouse: Warehouse = DEFAULT_WAREHOUSE,
+    place: Place = "local",
+    overrides: Overrides = [],  # noqa: B006
+    force: Force = False,
+) -> None:
+    """Compute tiles, profiles and samples of some days; what is up to date is left alone."""
+    from jobs.run_command import backfill_days
+
+    with people_first():
+        backfill_days(warehouse, from_, to, place, overrides, force=force)
+
+
+@app.command()
+def daily(
+    date: Day,
+    warehouse: Warehouse = DEFAULT_WAREHOUSE,
+    out: Out = Path("build/daily"),
+    place: Place = "local",
+    overrides: Overrides = [],  # noqa: B006
+    truth: Annotated[str | None, typer.Option(help="The simulator's truth, for the report's ceilings.")] = None,
+) -> None:
+    """Full retrain: train on the last M mature days, judge, publish. Sees only rows with dt before --date."""
+    from jobs.run_command import retrain
+
+    with people_first():
+        raise typer.Exit(retrain("full", warehouse, date, place, overrides, out, truth))
+
+
+@app.command()
+def incremental(
+    date: Day,
+    warehouse: Warehouse = DEFAULT_WAREHOUSE,
+    out: Out = Path("build/incremental"),
+    place: Place = "local",
+    overrides: Overrides = [],  # noqa: B006
+    truth: Annotated[str | None, typer.Option(help="The simulator's truth, for the report's ceilings.")] = None,
+) -> None:
+    """Warm start from the champions on the newly mature days but the last, which judges them."""
+    from jobs.run_command import retrain
+
+    with people_first():
+        raise typer.Exit(retrain("incremental", warehouse, date, place, overrides, out, truth))
+
+
+@app.command()
+def status(warehouse: Warehouse = DEFAULT_WAREHOUSE, place: Place = "local") -> None:
+    """What is in the warehouse and which versions are published."""
+    from jobs.status import show_status
+
+    with people_first():
+        show_status(warehouse, place)
+
+
+@app.command()
+def rollback(
+    model: Annotated[str, typer.Argument(help="Name of the model in the registry.")],
+    why: Annotated[str, typer.Option(help="For the history.")],
+    warehouse: Warehouse = DEFAULT_WAREHOUSE,
+    place: Place = "local",
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Make the champion's predecessor champion again."""
+    from jobs.settings import Settings
+    from training.registry import Registry
+
+    with people_first():
+        registry = Registry.open(*Settings.load(place).tracking(warehouse))
+        if not yes:
+            _show_versions(registry, model)
+            typer.confirm(f"Make the predecessor of {model}'s champion champion again?", abort=True)
+        console.print(f"[green]✓[/] {model}: version {registry.rollback(model, why=why)} is champion")
+
+
+@app.command()
+def gate(
+    verdict_file: Annotated[Path, typer.Argument(help="verdict.json of a training, or the folder it is in.")],
+) -> None:
+    """Explain a verdict: every figure, interval and reason. Exits non-zero when it stopped the model."""
+    from training.verdict import VERDICT_FILE, Verdict, explain
+
+    with people_first():
+        path = verdict_file / VERDICT_FILE if verdict_file.is_dir() else verdict_file
+        if not path.exists():
+            raise ConfError(f"there is no verdict at {path}; look below <warehouse>/runs/<train set>/<model>")
+        verdict = Verdict.model_validate_json(path.read_text(encoding="utf-8"))
+        console.print(explain(verdict))
+        raise typer.Exit(int(ExitCode.OK if verdict.passed else ExitCode.GATE_STOPPED))
+
+
+@app.command()
+def conf(place: Place = "local", overrides: Overrides = []) -> None:  # noqa: B006
+    """Print the conf in force, checked."""
+    from jobs.settings import Settings
+
+    with people_first():
+        settings = Settings.load(place, overrides)
+        console.print(yaml.safe_dump(json.loads(settings.model_dump_json()), sort_keys=False), end="")
+
+
+@app.command()
+def features(name: Annotated[str | None, typer.Argument(help="Only names that contain this.")] = None) -> None:
+    """List the catalog: every feature with its type, meaning and encoding."""
+    from features.schema import load_catalog
+    from features.spec import canonical
+
+    table = Table("name", "type", "meaning", "encoding", "what it is")
+    for feature in load_catalog().features:
+        if name is None or name in feature.name:
+            meaning, encoding = canonical(feature.op), canonical(feature.encoding)
+            table.add_row(feature.name, feature.dtype.value, meaning, encoding, feature.doc)
+    console.print(table)
+
+
+@app.command()
+def plan() -> None:
+    """The stages in order: what each reads, writes, and over which days."""
+    from pipeline.plan import PLAN
+
+    table = Table("stage", "reads", "writes", "days", "door")
+    for stage in PLAN:
+        table.add_row(stage.name, "\n".join(stage.reads), "\n".join(stage.writes), stage.span, stage.door)
+    console.print(table)
+
+
+@app.command()
+def demo(
+    source: Annotated[str, typer.Option(help="simulate, kuairand, kuailive or completejourney.")] = "simulate",
+    data: Annotated[str | None, typer.Option(help="Folder of the dataset (kuairand, kuailive).")] = None,
+    out: Out = Path("build/demo"),
+    place: Place = "local",
+    overrides: Overrides = [],  # noqa: B006
+    impressions: Annotated[int, typer.Option(help="simulate: impressions over 18 days.")] = 300_000,
+) -> None:
+    """The whole chain: raw logs to published models and a report."""
+    from jobs.demo import run_demo
+
+    with people_first():
+        raise typer.Exit(run_demo(source, data, out, place, overrides, impressions))
+
+
+def _show_versions(registry: object, model: str) -> None:
+    from jobs.status import version_table
+    from training.registry import Registry
+
+    assert isinstance(registry, Registry)
+    console.print(version_table(registry, [model]))
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,64 @@
+"""`limelight status`: days of every table, train sets, versions of every model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.table import Table
+
+from features.storage import list_folders
+from jobs.console import console
+from jobs.settings import Settings
+from pipeline.stages.names import TRAINSETS
+from pipeline.tables import Warehouse
+from training.registry import Registry
+
+
+def show_status(warehouse_url: str, place: str) -> None:
+    """Print the warehouse's tables and the registry's versions."""
+    warehouse = Warehouse(warehouse_url)
+    console.print(raw_table(warehouse))
+    console.print(derived_table(warehouse))
+    settings = Settings.load(place)
+    registry = Registry.open(*settings.tracking(warehouse.url))
+    console.print(version_table(registry, settings.training.models))
+
+
+def raw_table(warehouse: Warehouse) -> Table:
+    """Days of the raw tables, as their folders say."""
+    table = Table("raw table", "days", "first", "last", title=warehouse.url)
+    for name in list_folders(f"{warehouse.url}/raw"):
+        days = [folder for folder in list_folders(f"{warehouse.url}/raw/{name}") if folder.startswith("dt=")]
+        if days:
+            first, last = min(days).removeprefix("dt="), max(days).removeprefix("dt=")
+            table.add_row(name, str(len(days)), first, last)
+    return table
+
+
+def derived_table(warehouse: Warehouse) -> Table:
+    """Partitions of the derived tables, with rows, generation and digest of the newest."""
+    table = Table("table", "partitions", "first", "last", "rows of last", "generation", "digest", "counted", "made at")
+    for name in warehouse.tables():
+        partitions = warehouse.partitions(name)
+        newest = warehouse.manifest(name, max(partitions))
+        if newest is None:
+            continue
+        first, last = (part.partition("=")[2] for part in (min(partitions), max(partitions)))
+        counted = ", ".join(f"{key} {value:,}" for key, value in newest.counts.items() if value)
+        made = newest.created_at.isoformat(sep=" ", timespec="seconds")
+        table.add_row(
+            name, str(len(partitions)), first, last, f"{newest.rows:,}", str(newest.generation), newest.digest[:16],
+            counted if name != TRAINSETS else counted.replace("_rows", ""), made,
+        )  # fmt: skip
+    return table
+
+
+def version_table(registry: Registry, models: Iterable[str]) -> Table:
+    """Versions of some models, newest first: state, who made it champion, why and when."""
+    table = Table("model", "version", "state", "who", "why", "when", "folder")
+    for model in models:
+        for version in registry.history(model):
+            move = version.promotion
+            who, why, when = (move.who, move.why, move.when) if move else ("", "", "")
+            table.add_row(model, version.version, version.state, who, why, when, version.uri)
+    return table
