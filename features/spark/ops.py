@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
-from features.spec import ActiveDays, DaysSinceLast, Measure, Op, Rate, Sum
+from features.spec import ActiveDays, DaysSinceLast, Measure, Rate, Sum
 
 HAPPENED = "e"
 """Column of tiles: the day on which their rows happened."""
@@ -68,11 +68,6 @@ def window_sum(measure: Measure, days: int) -> Column:
 def in_window(measure: Measure, days: int) -> Column:
     """Whether a tile has the measure above 0 in the last `days` days."""
     return (F.col(AGE) <= days) & (F.col(measure.name) > 0)
-
-
-def is_tile_op(op: Op) -> bool:
-    """Whether an operation needs nothing but the tiles of its own entity."""
-    return isinstance(op, TileOp)
 
 
 def _active(op: ActiveDays | DaysSinceLast) -> Column:

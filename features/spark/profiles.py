@@ -40,6 +40,7 @@ from features.spark.rooms import room_versions
 from features.spec import DistinctPartners, Entity, Feature, Measure, OnAir, TopCategory
 
 DAY = "day"
+EPOCH = dt.date(1970, 1, 1)
 MS_PER_HOUR = 3_600_000
 
 WindowOpT = TypeVar("WindowOpT", DistinctPartners, TopCategory, OnAir)
@@ -85,6 +86,7 @@ def profiles(
     windows = _checked(entity, catalog)
     if not days:
         raise ValueError("profiles need at least one target day")
+    days = sorted(set(days))
     longest = max(feature.days or 0 for feature in windows)
     profile = _from_tiles(entity, tiles[entity], windows, days=days, longest=longest)
     keys = [DAY, *entity.keys]
@@ -129,10 +131,6 @@ def _part_name(feature: Feature) -> str:
     return f"_{feature.name}"
 
 
-def _targets(days: Sequence[dt.date]) -> Column:
-    return F.array(*(F.lit(day) for day in sorted(set(days))))
-
-
 def _seen(
     tiles: DataFrame,
     keys: Sequence[str],
@@ -142,15 +140,24 @@ def _seen(
     longest: int,
     hashed_by: Sequence[str] | None = None,
 ) -> DataFrame:
-    """Tiles once per target day that sees them: day, keys..., AGE, measures; hashed by `hashed_by` (the keys)."""
-    first = F.greatest(F.col(HAPPENED), F.col(ARRIVED))
-    last = F.date_add(F.col(HAPPENED), longest)
+    """Tiles once per target day that sees them: day, keys..., AGE, measures; hashed by `hashed_by` (the keys).
+
+    Days are spread as integers: Spark compiles a sequence of those, but interprets a filter over an array of dates.
+    """
+    targets = [(day - EPOCH).days for day in days]
+    happened = F.unix_date(HAPPENED)
+    first = F.greatest(happened + 1, F.unix_date(ARRIVED) + 1, F.lit(min(targets)))
+    last = F.least(happened + longest, F.lit(max(targets)))
     names = list(dict.fromkeys(measure.name for measure in measures))
     return (
-        tiles.select(*keys, HAPPENED, ARRIVED, *names)
+        tiles.select(*keys, happened.alias("_happened"), first.alias("_first"), last.alias("_last"), *names)
+        .where(F.col("_first") <= F.col("_last"))
         .repartition(*(hashed_by or keys))
-        .withColumn(DAY, F.explode(F.filter(_targets(days), lambda day: (day > first) & (day <= last))))
-        .select(DAY, *keys, F.date_diff(DAY, HAPPENED).alias(AGE), *names)
+        .withColumn("_day", F.explode(F.sequence("_first", "_last")))
+        .where(F.col("_day").isin(targets))
+        .select(
+            F.date_from_unix_date("_day").alias(DAY), *keys, (F.col("_day") - F.col("_happened")).alias(AGE), *names
+        )
     )
 
 
@@ -217,7 +224,7 @@ def _on_air(rooms: DataFrame, ops: Mapping[str, OnAir], *, days: Sequence[dt.dat
     # The last day that can still see the session: its longest possible end, rounded up, and the longest window.
     reach = F.date_add(F.to_date("started_at"), max(op.days for op in ops.values()) + longest_session // 24 + 1)
     visible = F.filter(
-        _targets(days),
+        F.array(*(F.lit(day) for day in days)),
         lambda day: (day > F.col("valid_from")) & (day <= F.col("valid_to")) & (day <= reach),
     )
     seen = versions.withColumn(DAY, F.explode(visible))

@@ -67,9 +67,12 @@ def snapshot_features(
     Raises:
         CatalogError: the entity has no snapshots, or the catalog no feature of them.
         DataError: names every column that the catalog wants and the snapshots lack.
+        ValueError: no target day.
     """
     ops = _snapshot_ops(entity, catalog)
     _check_columns(entity, ops, snapshots)
+    if not chosen:
+        raise ValueError("snapshot features need at least one target day")
     targets: dict[dt.date, list[dt.date]] = {}
     for day, partition in sorted(chosen.items()):
         targets.setdefault(partition, []).append(day)

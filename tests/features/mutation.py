@@ -10,6 +10,15 @@ import pandas as pd
 from tests.features.random_logs import RawLogs
 
 EVENT_TIME = {"impressions": "ts", "actions": "ts", "rooms": "started_at", "room_stats": "minute"}
+FIXED = {
+    "impressions": {"impression_id"},
+    "actions": {"action_id", "impression_id"},
+    "users": {"user_id"},
+    "anchors": {"anchor_id"},
+    "rooms": {"ended_at"},
+    "room_stats": {"room_id"},
+}
+"""Columns that a change leaves as they are, besides `dt` and the event time: keys, and ends that follow starts."""
 LOG_KEYS = {"impressions": "impression_id", "actions": "action_id"}
 
 
@@ -27,12 +36,13 @@ def _mutated(name: str, frame: pd.DataFrame, day: dt.date, rng: np.random.Genera
     hidden = _hidden(name, frame, day)
     seen, unseen = frame[~hidden], frame[hidden]
     fate = rng.integers(3, size=len(unseen))
-    changed = _changed(unseen[fate == 1], rng)
+    changed = _changed(name, unseen[fate == 1], rng)
     parts = [seen, unseen[fate == 2], changed]
     if name in EVENT_TIME and len(seen):
         parts.append(_moved_after(name, seen.sample(n=min(8, len(seen)), random_state=1), day, rng))
-    mutated: pd.DataFrame = pd.concat([part for part in parts if len(part)], ignore_index=True)
-    return mutated.astype(frame.dtypes.to_dict())
+    types = frame.dtypes.to_dict()
+    mutated: pd.DataFrame = pd.concat([part.astype(types) for part in parts if len(part)], ignore_index=True)
+    return mutated
 
 
 def _hidden(name: str, frame: pd.DataFrame, day: dt.date) -> pd.Series[bool]:
@@ -40,12 +50,12 @@ def _hidden(name: str, frame: pd.DataFrame, day: dt.date) -> pd.Series[bool]:
     return late | (frame[EVENT_TIME[name]] >= pd.Timestamp(day)) if name in EVENT_TIME else late
 
 
-def _changed(rows: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
-    """Every column that is not a key or a time gets another row's value; amounts grow."""
+def _changed(name: str, rows: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
+    """Every column that is not fixed gets another row's value; amounts grow."""
     rows = rows.copy()
-    fixed = {*LOG_KEYS.values(), "dt", *EVENT_TIME.values(), "ended_at", "impression_id"}
+    fixed = {*FIXED[name], "dt", EVENT_TIME.get(name)}
     for column in [column for column in rows.columns if column not in fixed]:
-        rows[column] = rows[column].to_numpy()[rng.permutation(len(rows))]
+        rows[column] = rows[column].array[rng.permutation(len(rows))]
     for amount in {"value", "viewers", "entries", "comments", "gift_coins"} & set(rows.columns):
         rows[amount] = rows[amount] + 1
     return rows

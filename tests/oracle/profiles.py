@@ -181,7 +181,7 @@ def _on_air_ms(op: OnAir, room: dict[Any, Any], day: dt.date) -> int:
 
 
 def _ms(moment: pd.Timestamp) -> int:
-    return int(moment.value // 1_000_000 if moment.unit == "ns" else moment.as_unit("us").value // 1000)
+    return moment.as_unit("ns").value // 1_000_000
 
 
 def tiles(entity: Entity, logs: Mapping[str, pd.DataFrame]) -> dict[tuple[object, ...], tuple[int, ...]]:

@@ -37,7 +37,7 @@ def test_profiles_are_those_of_the_oracle(computed: SparkProfiles, entity: Entit
     assert found == expected
 
 
-@pytest.mark.parametrize("entity", TILED_ENTITIES)
+@pytest.mark.parametrize("entity", [Entity.USER, Entity.ANCHOR])
 def test_a_day_is_the_same_alone_as_among_others(computed: SparkProfiles, entity: Entity) -> None:
     alone = computed.rows(entity, SHORT_WINDOWS, [DAYS[6]])
     among = computed.rows(entity, SHORT_WINDOWS, [DAYS[6], DAYS[9], DAYS[6]])
