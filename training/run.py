@@ -23,8 +23,6 @@ from typing import Any
 
 import torch
 from pydantic import Field
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.text import Text
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
@@ -38,6 +36,7 @@ from training.exchange import Exchange, open_exchange
 from training.feed import Feed
 from training.loop import Hooks, Loop, Record, StopRequest
 from training.optim import Optimiser
+from training.progress import progress_bar
 from training.step import Learner
 from training.storage import Folder
 from training.tracking import Tracking
@@ -335,20 +334,6 @@ def device_of(conf: TrainConf, world: World) -> torch.device:
     if conf.device == "cpu" or world.local_rank >= torch.cuda.device_count():
         return torch.device("cpu")
     return torch.device("cuda", world.local_rank)
-
-
-class _RowsPerSecond(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.speed or 0:,.0f} rows/s", style="progress.data.speed")
-
-
-@contextmanager
-def progress_bar(feed: Feed, conf: TrainConf, *, shown: bool) -> Iterator[Any]:
-    """A bar over the rows of all epochs, with rows/s; gives the function that moves it on."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _RowsPerSecond())
-    with Progress(*columns, TimeRemainingColumn(), disable=not shown) as bar:
-        task = bar.add_task(conf.model.name, total=conf.epochs * feed.steps_per_epoch * conf.batch_size)
-        yield lambda rows: bar.advance(task, rows)
 
 
 def _json(document: Any) -> bytes:
