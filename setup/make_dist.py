@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("features", "pipeline", "training", "jobs", "conf")
-_SUFFIXES = (".py", ".yaml", ".conf", ".json", ".html", ".css")
+_SUFFIXES = (".py", ".yaml", ".conf", ".json", ".html", ".j2", ".css")
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest that zip knows
 
 
