@@ -70,7 +70,7 @@ class Parts:
             if not features:
                 continue
             keys = sorted({self.key(entity, shown) for shown in self.impressions if self.rng.random() < 0.67})
-            found = {key: {f.name: self._feature(f) for f in features} for key in keys}
+            found: Values = {key: {f.name: self._feature(f) for f in features} for key in keys}
             types = {"day": "date"} | {key: "string" if key == "category" else "bigint" for key in entity.keys}
             rows = [(*key, *row.values()) for key, row in found.items()]
             frames[entity] = self._frame(rows, types | {f.name: f.dtype.value for f in features})
