@@ -44,8 +44,9 @@ def spark_session(name: str, place: str, zone: str, scratch: Path | None = None)
 
     Under spark-submit the master and every property given there are kept.
     """
-    ensure_java_home()
     submitted = "PYSPARK_GATEWAY_PORT" in os.environ
+    if not submitted:
+        ensure_java_home()
     # Executors must run this interpreter, not whatever `python3` is on their PATH.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     from pyspark import SparkConf

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
@@ -35,6 +36,10 @@ def run_rank(arguments: Sequence[str]) -> TrainResult:
     """Train as one rank; with Horovod's environment it joins the others."""
     options = parse_arguments(arguments)
     conf = TrainConf.of(json.loads(read_bytes(options.conf)))
+    if "HOROVOD_RANK" in os.environ:
+        import horovod.torch as hvd
+
+        hvd.init()
     return train(conf, options.trainset, options.out, resume=options.resume, init_from=options.init_from)
 
 
@@ -47,8 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from jobs.launch import run_on_spark
 
             rest = [given[at] for at in range(len(given)) if "--launcher" not in given[max(0, at - 1) : at + 1]]
-            run_on_spark(parse_arguments(given).ranks, rest)
-            return 0
+            results = run_on_spark(parse_arguments(given).ranks, rest)
+            return INTERRUPTED_EXIT_CODE if any(result["interrupted"] for result in results) else 0
         return INTERRUPTED_EXIT_CODE if run_rank(given).interrupted else 0
     except LimelightError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from typing import Self
@@ -40,8 +41,14 @@ class World:
         """The world Horovod was initialised with; one rank alone where it was not.
 
         Horovod is not imported for the question: whoever initialised it has done so already.
+
+        Raises:
+            ConfError: a launcher started several ranks and Horovod was not initialised: each would train alone.
         """
         horovod = sys.modules.get("horovod.torch")
         if horovod is None or not horovod.is_initialized():
+            launched = int(os.environ.get("HOROVOD_SIZE", "1"))
+            if launched > 1:
+                raise ConfError(f"one of {launched} ranks, but Horovod is not initialised: call hvd.init() first")
             return cls()
         return cls(rank=horovod.rank(), size=horovod.size(), local_rank=horovod.local_rank())
