@@ -27,7 +27,7 @@ from pipeline.sources.assembly import (
     static_snapshots,
     write_tables,
 )
-from pipeline.sources.negatives import NegativesConf, sample_negatives
+from pipeline.sources.negatives import NegativesConf, drawable_items, sample_negatives
 from pipeline.sources.raw_layout import DAY_COLUMN, SAMPLED_NEGATIVE, days_between
 from pipeline.sources.report import IngestReport, SourceFacts, SourceTasks, write_source_facts
 
@@ -41,6 +41,7 @@ LOG_SCHEMA = (
     "impression_id bigint, user_id bigint, anchor_id bigint, room_id bigint, wall string, day date, scene string, "
     "quantity bigint, cents bigint"
 )
+PRODUCT_SCHEMA = "room_id bigint, anchor_id bigint, category string, tags array<string>, first_seen date"
 NOTES = (
     "negatives are sampled by popularity: PCOC is on a sampled scale",
     "the stores' wall clock (US Eastern) is kept as the business zone's, so that days and hours mean what they meant",
@@ -62,7 +63,7 @@ class CompleteJourneyConf(BaseModel):
 
     last_day: dt.date = dt.date(2017, 12, 24)
     days: int = Field(default=24, ge=1, le=365)
-    negatives: NegativesConf = NegativesConf(ratio=1.5)
+    negatives: NegativesConf = NegativesConf()
 
     def first_day(self) -> dt.date:
         return self.last_day - dt.timedelta(days=self.days - 1)
@@ -92,13 +93,11 @@ def ingest(spark: SparkSession, conf: CompleteJourneyConf, warehouse: str) -> In
     """
     first, last = conf.first_day(), conf.last_day
     journey = _load(conf)
-    log = spark.createDataFrame(journey.log, LOG_SCHEMA).withColumn("ts", F.to_timestamp("wall")).drop("wall").persist()
-    products = spark.createDataFrame(
-        journey.products, "room_id bigint, anchor_id bigint, category string, tags array<string>, first_seen date"
-    ).persist()
-    bought = log.where(F.col("day") >= F.lit(first))
+    log = _table(spark, journey.log, LOG_SCHEMA).withColumn("ts", F.to_timestamp("wall")).drop("wall").persist()
+    products = _table(spark, journey.products, PRODUCT_SCHEMA).persist()
+    bought = _with_drawable(log, conf).where(F.col("day") >= F.lit(first)).persist()
     impressions = _impressions(log, bought, products, conf.negatives).persist()
-    rooms = _rooms(impressions, products, first)
+    rooms = _rooms(products, impressions.select("room_id").unionByName(bought.select("room_id")), first)
     actions = _actions(bought)
     snapshot_days = days_between(before(first), last)
     rows = write_tables(
@@ -116,7 +115,8 @@ def ingest(spark: SparkSession, conf: CompleteJourneyConf, warehouse: str) -> In
     )
     negatives = impressions.where(F.col(SAMPLED_NEGATIVE)).count()
     positives = impressions.count() - negatives
-    for cached in (impressions, products, log):
+    purchases = bought.count()
+    for cached in (impressions, bought, products, log):
         cached.unpersist()
     facts = SourceFacts(
         source="completejourney",
@@ -125,11 +125,18 @@ def ingest(spark: SparkSession, conf: CompleteJourneyConf, warehouse: str) -> In
         first_day=first,
         last_day=last,
         sampled_scale=True,
-        notes=(f"{negatives:,} sampled negatives for {positives:,} purchases", *NOTES),
+        notes=(_counted(negatives, positives, purchases), *NOTES),
     )
     write_source_facts(spark, warehouse, facts)
     absent = {"*.gender, *.city, *.device, *.level, impressions.position": "null"}
     return IngestReport(facts=facts, rows=rows, absent_columns=absent, notes=facts.notes)
+
+
+def _counted(negatives: int, positives: int, purchases: int) -> str:
+    return (
+        f"{negatives:,} sampled negatives for {positives:,} of {purchases:,} purchases; the others are of products "
+        "that no negative could be, as nobody bought them in the days before: they count in profiles only"
+    )
 
 
 def _load(conf: CompleteJourneyConf) -> _Journey:
@@ -157,6 +164,11 @@ def _package_tables() -> dict[str, pd.DataFrame]:
         ) from error
     loaded: dict[str, pd.DataFrame] = package.get_data(["transactions", "products", "demographics"])
     return loaded
+
+
+def _table(spark: SparkSession, rows: pd.DataFrame, schema: str) -> DataFrame:
+    """Row by row: Spark 3.5's own path from pandas warns of pandas 2, and leaves Arrow when warnings are errors."""
+    return spark.createDataFrame(list(rows.itertuples(index=False, name=None)), schema)
 
 
 def _log(sold: pd.DataFrame) -> pd.DataFrame:
@@ -205,23 +217,34 @@ def _products(products: pd.DataFrame, sold: pd.DataFrame, wanted: set[int]) -> p
     )
 
 
+def _with_drawable(log: DataFrame, conf: CompleteJourneyConf) -> DataFrame:
+    """`drawable`: whether the product was bought in the pool days before, so that it might have been a negative."""
+    keyed = log.select(F.col("room_id").alias("item"), "day")
+    pool = drawable_items(keyed, conf.negatives).select(
+        F.col("item").alias("room_id"), "day", F.lit(True).alias("known")
+    )
+    marked = log.join(pool, ["room_id", "day"], "left")
+    return marked.withColumn("drawable", F.coalesce("known", F.lit(False))).drop("known")
+
+
 def _impressions(log: DataFrame, bought: DataFrame, products: DataFrame, conf: NegativesConf) -> DataFrame:
-    """What was bought, and the sampled negatives: at the moment and in the store of the purchase they stand beside."""
+    """Purchases of drawable products and their sampled negatives: at the moment and in the store of the purchase."""
     columns = ("impression_id", "user_id", "anchor_id", "room_id", "ts", "scene")
     keyed = F.col("impression_id").alias("key")
+    drawable = bought.where("drawable")
     negatives = sample_negatives(
         log.select(keyed, "user_id", F.col("room_id").alias("item"), "day"),
-        bought.select(keyed, "user_id", "day"),
+        drawable.select(keyed, "user_id", "day"),
         conf,
     )
-    moments = bought.select(F.col("impression_id").alias("positive_key"), "ts", "scene")
+    moments = drawable.select(F.col("impression_id").alias("positive_key"), "ts", "scene")
     drawn = (
         negatives.join(moments, "positive_key", "inner")
         .withColumnRenamed("key", "impression_id")
         .withColumnRenamed("item", "room_id")
         .join(products.select("room_id", "anchor_id"), "room_id", "inner")
     )
-    shown = bought.select(*columns, F.lit(False).alias(SAMPLED_NEGATIVE)).unionByName(
+    shown = drawable.select(*columns, F.lit(False).alias(SAMPLED_NEGATIVE)).unionByName(
         drawn.select(*columns, F.lit(True).alias(SAMPLED_NEGATIVE))
     )
     absent = [F.lit(None).cast(kind).alias(name) for name, kind in (("device", "string"), ("position", "int"))]
@@ -229,6 +252,7 @@ def _impressions(log: DataFrame, bought: DataFrame, products: DataFrame, conf: N
 
 
 def _actions(bought: DataFrame) -> DataFrame:
+    """What was done, also of products without an impression: with a null `impression_id`, so in profiles only."""
     kinds = (
         ("enter", F.lit(True), F.lit(1.0)),
         ("gift", F.col("cents") > 0, F.col("cents").cast("double")),
@@ -240,15 +264,16 @@ def _actions(bought: DataFrame) -> DataFrame:
     did = bought.withColumn("did", F.explode(F.array(*found)))
     return did.where(F.col("did").isNotNull()).select(
         content_id("impression_id", "did.action").alias("action_id"),
-        *("impression_id", "user_id", "anchor_id", "room_id", "ts", "did.action", "did.value"),
+        F.when(F.col("drawable"), F.col("impression_id")).alias("impression_id"),
+        *("user_id", "anchor_id", "room_id", "ts", "did.action", "did.value"),
         F.to_date("ts").alias(DAY_COLUMN),
     )
 
 
-def _rooms(impressions: DataFrame, products: DataFrame, first: dt.date) -> DataFrame:
-    """One row per product shown: it starts at midnight of the day it was first bought, or of the day before `first`."""
+def _rooms(products: DataFrame, shown: DataFrame, first: dt.date) -> DataFrame:
+    """One row per product in `shown`: it starts at midnight of its first day ever, or of the day before `first`."""
     started_on = F.greatest(F.col("first_seen"), F.lit(before(first)))
-    return products.join(impressions.select("room_id"), "room_id", "left_semi").select(
+    return products.join(shown, "room_id", "left_semi").select(
         "room_id",
         "anchor_id",
         start_of_day(started_on).alias("started_at"),
@@ -268,4 +293,4 @@ def _anchors(products: DataFrame) -> DataFrame:
 
 def _users(spark: SparkSession, households: pd.DataFrame) -> DataFrame:
     absent = [F.lit(None).alias(name) for name in ("gender", "city", "device")]
-    return spark.createDataFrame(households, "user_id bigint, age int, registered_on date").select("*", *absent)
+    return _table(spark, households, "user_id bigint, age int, registered_on date").select("*", *absent)

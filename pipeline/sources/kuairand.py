@@ -103,7 +103,8 @@ def ingest(spark: SparkSession, conf: KuaiRandConf, warehouse: str) -> IngestRep
         last,
     )
     notes = _notes(log)
-    dropped = {**_lost_lines(lines, read), "actions that ended after the last day": actions.count() - within.count()}
+    ended_after = actions.where(F.col(DAY_COLUMN) > F.lit(last)).count()
+    dropped = {**_lost_lines(lines, read), "actions that ended after the last day": ended_after}
     read.unpersist()
     facts = _facts(spark, first, last, notes)
     write_source_facts(spark, warehouse, facts)
@@ -145,8 +146,11 @@ def _merge_repeated(lines: DataFrame) -> DataFrame:
 
 
 def _lost_lines(lines: DataFrame, merged: DataFrame) -> dict[str, int]:
-    total, usable = lines.count(), lines.where(_usable()).count()
-    return {"log lines without an id or a time": total - usable, "repeated log lines": usable - merged.count()}
+    found = lines.agg(F.count(F.lit(1)).alias("all"), F.count(F.when(_usable(), 1)).alias("usable")).collect()[0]
+    return {
+        "log lines without an id or a time": found["all"] - found["usable"],
+        "repeated log lines": found["usable"] - merged.count(),
+    }
 
 
 def _impressions(log: DataFrame) -> DataFrame:

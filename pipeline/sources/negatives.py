@@ -78,6 +78,13 @@ def sample_negatives(positives: DataFrame, wanted: DataFrame, conf: NegativesCon
     )
 
 
+def drawable_items(positives: DataFrame, conf: NegativesConf) -> DataFrame:
+    """day, item: what a negative of that day may be. A positive outside it is told apart by that alone."""
+    seen = positives.select("item", F.col("day").alias("seen_on")).distinct()
+    ahead = F.explode(F.sequence(F.lit(1), F.lit(conf.pool_days)))
+    return seen.withColumn("ahead", ahead).select(F.date_add("seen_on", F.col("ahead")).alias("day"), "item").distinct()
+
+
 def _numbered(positives: DataFrame) -> DataFrame:
     """seen_on, number (0 to rows of the day - 1), item."""
     order = Window.partitionBy("day").orderBy("item", "key")

@@ -217,10 +217,8 @@ def to_layout(df: DataFrame, table: str) -> DataFrame:
     )
 
 
-def write_raw(
-    df: DataFrame, warehouse: str, table: str, *, days: Iterable[dt.date] = (), files_per_day: int = 1
-) -> dict[dt.date, int]:
-    """Writes whole days of one raw table, replacing exactly those days.
+def write_raw(df: DataFrame, warehouse: str, table: str, *, days: Iterable[dt.date] = ()) -> dict[dt.date, int]:
+    """Writes whole days of one raw table, one file each, replacing exactly those days.
 
     1. everything goes to a staging folder of this call, partitioned by dt, rows sorted by (event time, key);
     2. then day by day: marker and old folder go, the new folder is renamed into place, the marker is made last.
@@ -230,7 +228,6 @@ def write_raw(
         df: the columns of the contract, `dt` (arrival day, date), any further columns.
         days: days that are written even when `df` has no row of them (an empty folder with a marker). A day that is
             in `df` is written whether named or not.
-        files_per_day: rows of a day are spread over at most that many files by a hash of their key.
 
     Returns:
         Rows per day written.
@@ -242,8 +239,7 @@ def write_raw(
     spec = RAW_TABLES[table]
     staging = f"{raw_folder(warehouse)}/{STAGING_FOLDER}/{table}-{uuid.uuid4().hex}"
     order = [DAY_COLUMN, *spec.event_time[:1], *spec.key]
-    spread = F.pmod(F.xxhash64(*spec.key), F.lit(files_per_day))
-    rows = to_layout(df, table).repartition(F.col(DAY_COLUMN), spread).sortWithinPartitions(*order)
+    rows = to_layout(df, table).repartition(DAY_COLUMN).sortWithinPartitions(*order)
     files = HadoopFiles(spark, warehouse)
     try:
         with micros_timestamps(spark):

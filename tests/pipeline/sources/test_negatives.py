@@ -9,7 +9,7 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from pipeline.sources.negatives import NegativesConf, sample_negatives
+from pipeline.sources.negatives import NegativesConf, drawable_items, sample_negatives
 from tests.pipeline.raw_rows import day
 
 CONF = NegativesConf(ratio=1.5, seed=3, pool_days=2)
@@ -111,3 +111,10 @@ def test_a_first_day_has_no_pool_and_no_negatives(spark: SparkSession) -> None:
     positives = _positives(spark)
     wanted = positives.where(F.col("day") == F.lit(day(0))).select("key", "user_id", "day")
     assert sample_negatives(positives, wanted, CONF).count() == 0
+
+
+def test_drawable_items_are_those_of_the_days_before(
+    spark: SparkSession, bought: list[tuple[int, int, int, dt.date]]
+) -> None:
+    found = {tuple(row) for row in drawable_items(_positives(spark), CONF).select("day", "item").collect()}
+    assert found == {(on + dt.timedelta(days=ahead), item) for _, _, item, on in bought for ahead in (1, 2)}

@@ -56,13 +56,6 @@ def test_only_days_with_rows_or_named_are_replaced(spark: SparkSession, tmp_path
     assert _files(tmp_path, "room_stats", day(0)) == []
 
 
-def test_a_large_day_goes_to_several_files(spark: SparkSession, tmp_path: Path) -> None:
-    write_raw(_minutes(spark, 144, day(0)), str(tmp_path), "room_stats", files_per_day=3)
-    files = _files(tmp_path, "room_stats", day(0))
-    assert 1 < len(files) <= 3
-    assert sum(pq.read_metadata(file).num_rows for file in files) == 144
-
-
 def test_a_source_that_forgets_columns_hears_of_all_of_them(spark: SparkSession, tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         write_raw(_minutes(spark, 1, day(0)).drop("viewers", "dt"), str(tmp_path), "room_stats")
