@@ -197,14 +197,21 @@ class SnapshotAge:
 
 @dataclass(frozen=True, kw_only=True)
 class RoomLast:
-    """Event time: a room_stats column at the last minute that was complete before ts − event_lag."""
+    """Event time: a room_stats column at the last minute complete in (ts − lag − minutes, ts − lag).
+
+    The bound keeps the value the same however far back the minutes are read.
+    """
 
     column: str
+    minutes: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class RoomSum:
-    """Event time: the sum of a room_stats column over minutes complete in (ts − lag − minutes, ts − lag)."""
+    """Event time: the sum of a room_stats column over minutes complete in (ts − lag − minutes, ts − lag).
+
+    The default when there is no such minute.
+    """
 
     column: str
     minutes: int

@@ -49,7 +49,7 @@ FEATURES = (
     Feature(
         name="room_viewers",
         entity=Entity.ROOM,
-        op=RoomLast(column="viewers"),
+        op=RoomLast(column="viewers", minutes=60),
         dtype=DType.BIGINT,
         encoding=Dense(transform="log1p"),
         default=0,

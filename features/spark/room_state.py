@@ -151,11 +151,13 @@ class RoomKernel:
         self, feature: Feature, asked: Part, minutes: Part, rows: Part, last_minute: Int64s, last_row: Int64s
     ) -> pa.Array:
         match feature.op:
-            case RoomLast(column=column):
-                return take_or_default(minutes.column(column), last_minute, feature.default)
+            case RoomLast(column=column, minutes=span):
+                recent = _within(asked, minutes, last_minute, span)
+                return take_or_default(minutes.column(column), recent, feature.default)
             case RoomSum(column=column, minutes=span):
                 total = visible_sum(asked.time, minutes.time, minutes.ints(column), span * MINUTE_MICROS)
-                return pa.array(total, mask=last_minute < 0).fill_null(feature.default)
+                recent = _within(asked, minutes, last_minute, span)
+                return pa.array(total, mask=recent < 0).fill_null(feature.default)
             case RoomField():
                 return take_or_default(rows.column(_field_column(feature)), last_row, feature.default)
             case RoomAge():
@@ -163,3 +165,9 @@ class RoomKernel:
                 started = np.append(rows.ints(STARTED), 0)[last_row]
                 return pa.array((shown - started) // MINUTE_MICROS, mask=last_row < 0).fill_null(feature.default)
         raise TypeError(f"{feature.name}: {type(feature.op).__name__} is no operation on rooms")
+
+
+def _within(asked: Part, minutes: Part, last: Int64s, span: int) -> Int64s:
+    """`last` where that minute was complete within the last `span` minutes before the cutoff, else −1."""
+    complete_at = np.append(minutes.time.at, 0)[last]
+    return np.where((last >= 0) & (complete_at > asked.time.at - span * MINUTE_MICROS), last, -1)

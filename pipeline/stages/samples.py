@@ -91,7 +91,7 @@ def _joined(context: Context, shown: DataFrame, days: list[datetime.date]) -> Da
         conversions_imply_enter=time.conversions_imply_enter,
         days=days,
     )
-    joined = samples(
+    return samples(
         catalog,
         wanted,
         profiles={
@@ -104,9 +104,8 @@ def _joined(context: Context, shown: DataFrame, days: list[datetime.date]) -> Da
             catalog, wanted, context.raw.read("room_stats", stats_days), rooms, time.event_lag_seconds
         ),
         labels=labelled,
+        counted=flag_columns(catalog),
     )
-    flags = labelled.select("impression_id", *flag_columns(catalog))
-    return joined.join(flags, on="impression_id", how="left")
 
 
 def _profiled(catalog: Catalog) -> list[Entity]:

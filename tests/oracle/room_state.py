@@ -36,11 +36,13 @@ def _arrived(row: Row, shown: Row) -> bool:
 
 def _value(feature: Feature, ts: pd.Timestamp, cutoff: pd.Timestamp, newest: Row | None, heat: list[Row]) -> Any:
     value: Any = None
+    span = getattr(feature.op, "minutes", 0)
+    recent = [row for row in heat if row["minute"] + MINUTE > cutoff - span * MINUTE]
     match feature.op:
-        case RoomLast(column=column) if heat:
-            value = max(heat, key=lambda row: row["minute"])[column]
-        case RoomSum(column=column, minutes=span) if heat:
-            value = sum(row[column] for row in heat if row["minute"] + MINUTE > cutoff - span * MINUTE)
+        case RoomLast(column=column) if recent:
+            value = max(recent, key=lambda row: row["minute"])[column]
+        case RoomSum(column=column) if recent:
+            value = sum(row[column] for row in recent)
         case RoomField(column=column) if newest is not None:
             value = newest[column]
         case RoomAge() if newest is not None:

@@ -12,7 +12,7 @@ import pytest
 
 from features.encoding import Encoder
 from features.errors import DataError
-from features.manifest import TrainSet
+from features.manifest import SplitName, TrainSet
 from features.schema import load_catalog
 from pipeline.config import PipelineConf, TrainDays, parse
 from pipeline.pack import PackPlan
@@ -59,13 +59,14 @@ def built(spark: SparkSession, warehouse: Warehouse) -> tuple[TrainSet, str]:
     return load(warehouse, "one")
 
 
-def read(root: str, trainset: TrainSet, split: Any) -> pa.Table:
+def read(root: str, trainset: TrainSet, split: SplitName) -> pa.Table:
     return pa.concat_tables([pq.read_table(f"{root}/{file.path}") for file in trainset.splits[split].files])
 
 
 def test_every_row_once_in_equal_row_groups(built: tuple[TrainSet, str]) -> None:
     trainset, root = built
-    for split, expected in (("train", 2), ("valid", 1), ("gate", 1)):
+    expected_days: dict[SplitName, int] = {"train": 2, "valid": 1, "gate": 1}
+    for split, expected in expected_days.items():
         part = trainset.splits[split]
         table = read(root, trainset, split)
         assert len(set(table["row_id"].to_pylist())) == len(table) == part.rows == expected * PER_DAY

@@ -27,7 +27,7 @@ def long_windows() -> Catalog:
     common = {"entity": Entity.ROOM, "dtype": DType.BIGINT, "encoding": Dense(), "doc": ""}
     more = (
         Feature(name="comments_600m", op=RoomSum(column="comments", minutes=600), default=-7, **common),  # type: ignore[arg-type]
-        Feature(name="last_entries", op=RoomLast(column="entries"), default=-1, **common),  # type: ignore[arg-type]
+        Feature(name="last_entries", op=RoomLast(column="entries", minutes=600), default=-1, **common),  # type: ignore[arg-type]
     )
     return dataclasses.replace(catalog, features=(*catalog.features, *more))
 
