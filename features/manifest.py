@@ -185,6 +185,9 @@ class TrainSet(Frozen):
     leaves: LeafModel | None = None
     tasks: tuple[Task, ...] = Field(min_length=1)
     left_out: Mapping[str, str] = Field(default_factory=dict, description="task left out → the reason")
+    unjudged: Mapping[str, str] = Field(
+        default_factory=dict, description="task that is trained on, but that this gate day cannot judge → the reason"
+    )
     splits: Mapping[SplitName, Split]
     lineage: Mapping[str, str] = Field(default_factory=dict, description="input partition → content digest")
     seen_until: str = Field(description="the newest day that any fitted artefact has seen")

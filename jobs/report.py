@@ -161,7 +161,8 @@ def _curves(records: Sequence[Mapping[str, Any]]) -> list[Markup]:
     trained, judged = records[0]["train_loss"], records[0]["valid"]
     losses = {task: [record["train_loss"][task] for record in records] for task in trained}
     aucs = {task: [record["valid"][task]["auc"] for record in records] for task in judged}
-    return [lines(losses, "training loss, nats per judged row", 3), lines(aucs, "AUC on the validation day", 3)]
+    drawn = [lines(losses, "training loss, nats per judged row", 3)]
+    return [*drawn, lines(aucs, "AUC on the validation day", 3)] if aucs else drawn
 
 
 def _number(value: float | None, digits: int = 4) -> str:

@@ -88,7 +88,7 @@ class Retrainer:
         previous, champion = self._champion_trainset(cards)
         days = self._new_days(date, champion)
         self.samples([*days.train, days.gate])
-        trainset, root = self._build(f"incremental-{date}", days, previous)
+        trainset, root = self._build(f"incremental-{date}", days, previous, warm=True)
         starts = {model: str(card["run_folder"]) for model, card in cards.items()}
         return self._train_and_release(trainset, root, starts)
 
@@ -102,12 +102,12 @@ class Retrainer:
             note = f"{len(run.result.computed)} days computed, {len(run.result.skipped)} up to date"
             self._steps.record(StageTime(name=run.name, seconds=run.seconds, rows=run.result.rows), note)
 
-    def _build(self, name: str, days: TrainDays, previous: str | None) -> tuple[TrainSet, str]:
+    def _build(self, name: str, days: TrainDays, previous: str | None, *, warm: bool = False) -> tuple[TrainSet, str]:
         conf = self._settings.pipeline
         context = self._context
         with self._steps.step("trainset") as step:
             builder = TrainSetBuilder(context.spark, self._warehouse, context.catalog, conf, context.source)
-            trainset, root = builder.build(name, days, previous, step.say)
+            trainset, root = builder.build(name, days, previous, warm=warm, report=step.say)
             step.rows = sum(split.rows for split in trainset.splits.values())
             step.note = f"{name}: {trainset.table_rows():,} embedding rows"
         return trainset, root

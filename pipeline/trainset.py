@@ -79,13 +79,20 @@ class TrainSetBuilder:
         self._source = source
 
     def build(
-        self, name: str, days: TrainDays, previous: str | None = None, report: Report = lambda _: None
+        self,
+        name: str,
+        days: TrainDays,
+        previous: str | None = None,
+        *,
+        warm: bool = False,
+        report: Report = lambda _: None,
     ) -> tuple[TrainSet, str]:
         """Compute, write and commit the train set.
 
         Args:
-            previous: name of the train set whose booster and normaliser are kept (its id numbering is
-                continued: fitting on more days only appends ids).
+            previous: name of the train set whose booster and normaliser are kept.
+            warm: models of `previous` go on learning on this one, so its tasks are kept too; its id numbering is
+                continued, as fitting on more days only appends ids.
 
         Returns:
             The train set and the URL of its folder.
@@ -101,15 +108,24 @@ class TrainSetBuilder:
                 "gate": (days.gate,),
             }
             counts = self._count(split_days)
+            lender = load(self._warehouse, previous) if previous else None
             tasks, left_out = self._choose_tasks(counts["gate"])
+            unjudged: Mapping[str, str] = {}
+            if warm and lender is not None:
+                trained = {task.name for task in lender[0].tasks}
+                unjudged = {task: why for task, why in left_out.items() if task in trained}
+                tasks, left_out = lender[0].tasks, dict(lender[0].left_out)
             report("fitting vocabularies, normaliser and booster")
             samples = self._warehouse.read_days(self._spark, SAMPLES, (*days.fit, *days.train))
-            lender = load(self._warehouse, previous) if previous else None
             fitted = artefacts.fit(samples, self._catalog, self._conf, days, lender)
             draft = self._describe(name, fitted, tasks, left_out, days)
+            draft = draft.model_copy(update={"unjudged": unjudged})
             self._write_artefacts(root, draft, fitted)
             splits: dict[SplitName, Split] = {}
             for split, its_days in split_days.items():
+                if not its_days:
+                    splits[split] = Split(days=(), files=(), rows=0)
+                    continue
                 report(f"encoding the {split} split")
                 splits[split] = self._export(split, its_days, counts[split], draft, fitted, root)
             trainset = TrainSet.model_validate(draft.model_dump() | {"splits": splits})
@@ -237,8 +253,6 @@ class TrainSetBuilder:
     ) -> Split:
         samples = self._warehouse.read_days(self._spark, SAMPLES, days)
         manifests = self._warehouse.require(SAMPLES, days)
-        if not days:
-            return Split(days=(), files=(), rows=0)
         kept = self._downsample(samples, draft.tasks) if split == "train" else samples
         rows = kept.count() if kept is not samples else counts.rows
         export = self._conf.export

@@ -56,7 +56,7 @@ def judge_folders(
         labels=labels,
         weights=weights,
         group=samples["user_id"].to_numpy().astype(np.int64),
-        left_out=dict(scorer.trainset.left_out),
+        left_out=_not_judged(scorer),
         parity=parity,
     )
     other = _scored(f"version {champion[0]}", Scorer.open(str(champion[1])), samples) if champion else None
@@ -86,6 +86,19 @@ def labels_and_weights(
             label = label * _numbers(samples, label_name(name))
         labels[output.name], weights[output.name] = label, weight
     return labels, weights
+
+
+def _not_judged(scorer: Scorer) -> dict[str, str]:
+    """Output → why the gate day says nothing of it: one of its labels is left out, or too rare on that day."""
+    trainset = scorer.trainset
+    reasons = {**trainset.left_out, **trainset.unjudged}
+    outputs = {
+        output.name: f"{label}: {reasons[label]}"
+        for output in scorer.contents.outputs
+        for label in output.all_of
+        if label in reasons
+    }
+    return {**outputs, **reasons}
 
 
 def _numbers(samples: pa.Table, name: str) -> Floats:

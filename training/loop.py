@@ -227,10 +227,14 @@ def judged(progress: Progress, record: Record, metric: tuple[str, str], conf: Tr
     """Progress after an epoch: is it the best, and is it the last?
 
     An undefined metric (one class on the validation day) is never a gain, but the first epoch is the best
-    until another one is.
+    until another one is. Without a validation day (incremental training) every epoch is run and the last is kept.
     """
     task, name = metric
-    epoch, value = record["epoch"], record["valid"][task][name]
+    epoch = record["epoch"]
+    if not record["valid"]:
+        curves = (*progress.curves, record)
+        return replace(progress, curves=curves, best_epoch=epoch, finished=epoch + 1 >= conf.epochs)
+    value = record["valid"][task][name]
     best = progress.best_value
     sign = -1 if name == "logloss" else 1
     gain = value is not None and (best is None or sign * (value - best) > conf.early_stopping.min_gain)

@@ -224,7 +224,9 @@ class _Training:
             raise
 
     def _judged(self, split: SplitName, *, keep: bool) -> Figures:
-        """Figures of a split by the model as it is; `keep` writes the predictions down."""
+        """Figures of a split by the model as it is, none for a split without rows; `keep` writes predictions down."""
+        if split not in self.trainset.splits or self.trainset.splits[split].rows == 0:
+            return {}
         model = self.learner.model
         scored = score(model, self._feed(split, self.conf.evaluation_batch_size), self.device, self.dtype)
         if keep:

@@ -156,6 +156,14 @@ def test_it_ends_with_the_last_epoch() -> None:
     assert len(after(rising, conf(patience=3)).curves) == 9
 
 
+def test_without_a_validation_day_every_epoch_is_run_and_the_last_is_kept() -> None:
+    progress, settings = Progress(), conf(patience=1)
+    for epoch in range(settings.epochs):
+        assert not progress.finished
+        progress = judged(progress, {"epoch": epoch, "valid": {}}, ("enter", "auc"), settings)
+    assert (progress.finished, progress.best_epoch) == (True, settings.epochs - 1)
+
+
 def test_all_wrong_settings_are_named_at_once() -> None:
     with pytest.raises(ConfError, match=r"(?s)batch_size=0.*optim\.dense\.kind='adamw'.*epoch=3"):
         TrainConf.of({"model": {"name": "deepfm"}, "batch_size": 0, "epoch": 3, "optim": {"dense": {"kind": "adamw"}}})
