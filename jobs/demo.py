@@ -10,7 +10,8 @@ from pathlib import Path
 from features.errors import ExitCode
 from jobs.console import Steps, console
 from jobs.ingest import IngestOptions, find_source
-from jobs.run_command import ingest_with, open_run, retrain_with, session
+from jobs.open_run import open_run, session
+from jobs.run_command import ingest_with, retrain_with
 from pipeline.context import ONE_DAY
 
 DEMO_DAYS = 18
@@ -33,7 +34,7 @@ def run_demo(source: str, data: str | None, out: Path, place: str, overrides: Se
             shutil.rmtree(folder)
     out.mkdir(parents=True, exist_ok=True)
     console.print(f"[bold]Limelight demo[/]: {source} → {out}")
-    with session("demo", str(warehouse), place) as spark:
+    with session("demo", str(warehouse), place, overrides) as spark:
         options = IngestOptions(
             data=data,
             truth=str(truth) if truth else None,

@@ -3,94 +3,25 @@
 from __future__ import annotations
 
 import datetime
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
 from rich.table import Table
 
-from features.errors import MAX_EXAMPLES, ConfError, DataError, ExitCode, Problem, ResourceError
+from features.errors import MAX_EXAMPLES, ConfError, ExitCode
 from jobs.console import Steps, console
 from jobs.ingest import IngestOptions, find_source
+from jobs.open_run import Run, open_run, session
 from jobs.retrain import Retrained, Retrainer
-from jobs.settings import Settings
-from jobs.spark_session import spark_session
 from jobs.summarise import summarise, write_summary_and_report
 from pipeline.check_raw import RawCheckConf, Violation, check_raw, has_errors
 from pipeline.config import day_range
-from pipeline.context import ONE_DAY, Context
-from pipeline.run import open_context
-from pipeline.sources.report import SourceFacts, read_source_facts
+from pipeline.context import ONE_DAY
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """An open command."""
-
-    spark: SparkSession
-    settings: Settings
-    facts: SourceFacts | None
-    context: Context
-
-
-@contextmanager
-def session(name: str, warehouse: str, place: str) -> Iterator[SparkSession]:
-    """A Spark session in the business time zone, after a look at the disk."""
-    settings = Settings.load(place)
-    require_disk(warehouse, settings.pipeline.raw.min_free_bytes)
-    with spark_session(name, place, settings.pipeline.time.zone) as spark:
-        yield spark
-
-
-def require_disk(warehouse: str, needed: int) -> None:
-    """Stop before work that would fill the disk.
-
-    Raises:
-        ResourceError: names free and needed bytes.
-    """
-    if "://" in warehouse and not warehouse.startswith("file://"):
-        return
-    folder = Path(warehouse.removeprefix("file://")).absolute()
-    while not folder.exists():
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise ResourceError(
-            f"the disk of {warehouse} has {free / 1e9:.2f} GB free and {needed / 1e9:.2f} GB are needed: "
-            "free some, or lower conf raw.min_free_bytes"
-        )
-
-
-def open_run(
-    spark: SparkSession,
-    warehouse: str,
-    place: str,
-    overrides: Sequence[str],
-    *,
-    last_day: datetime.date | None = None,
-    force: bool = False,
-) -> Run:
-    """Settings that follow the source, and the context.
-
-    Raises:
-        ConfError: on any bad value.
-        DataError: when the warehouse holds no raw tables.
-    """
-    facts = read_source_facts(spark, warehouse)
-    settings = Settings.load(place, overrides, facts)
-    source = facts.source if facts else "own logs"
-    context = open_context(spark, warehouse, settings.pipeline, last_day=last_day, source=source, force=force)
-    if not context.raw.listing.days.get("impressions"):
-        remedy = "Write it with `limelight ingest SOURCE --warehouse URL`, or point --warehouse at your logs"
-        raise DataError([Problem(table="raw/impressions", what=f"{warehouse} holds no raw day", remedy=remedy)])
-    return Run(spark=spark, settings=settings, facts=facts, context=context)
 
 
 def ingest_source(source: str, options: IngestOptions, warehouse: str, place: str, steps: Steps) -> None:
@@ -112,7 +43,7 @@ def check_raw_tables(
     warehouse: str, first: datetime.date | None, last: datetime.date | None, place: str, overrides: Sequence[str]
 ) -> int:
     """Show every violation of the raw contract; non-zero when one is an error."""
-    with session("check-raw", warehouse, place) as spark:
+    with session("check-raw", warehouse, place, overrides) as spark:
         run = open_run(spark, warehouse, place, overrides)
         days = run.context.raw.listing.days["impressions"]
         pipeline = run.settings.pipeline
@@ -153,7 +84,7 @@ def backfill_days(
     if last < first:
         raise ConfError(f"--from {first} is after --to {last}")
     steps = Steps()
-    with session("backfill", warehouse, place) as spark:
+    with session("backfill", warehouse, place, overrides) as spark:
         run = open_run(spark, warehouse, place, overrides, force=force)
         retrainer = Retrainer(run.context, run.settings, run.facts, steps)
         retrainer.samples(day_range(first, last))
@@ -164,7 +95,7 @@ def retrain(
 ) -> int:
     """A full or incremental retrain, with summary and report; the exit code says what the gate said."""
     steps = Steps()
-    with session(kind, warehouse, place) as spark:
+    with session(kind, warehouse, place, overrides) as spark:
         run = open_run(spark, warehouse, place, overrides, last_day=date - ONE_DAY)
         retrained = retrain_with(run, kind, date, steps, out, truth)
     return int(ExitCode.GATE_STOPPED if retrained.stopped else ExitCode.OK)

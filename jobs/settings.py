@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import yaml
 from pydantic import Field
@@ -13,8 +13,10 @@ from features.errors import ConfError
 from features.manifest import TrainSet
 from pipeline.config import PipelineConf, Section, conf_folder, parse, read_conf
 from pipeline.sources.report import SourceFacts
-from training.config import TrainConf
 from training.verdict import GateConf
+
+if TYPE_CHECKING:
+    from training.config import TrainConf
 
 
 class TrainingSettings(Section):
@@ -118,6 +120,8 @@ def train_conf(
     Raises:
         ConfError: on a bad value.
     """
+    from training.config import TrainConf  # brings torch, which the data side does without
+
     values = model_values(name)
     model, main = values["model"], settings.pipeline.tasks.main
     if "task" in model:

@@ -42,28 +42,32 @@ def read_properties(path: Path) -> dict[str, str]:
 def spark_session(name: str, place: str, zone: str, scratch: Path | None = None) -> Iterator[SparkSession]:
     """A session that ends with the command.
 
-    Under spark-submit the master and every property given there are kept.
+    Under spark-submit the master and every property given there are kept; of conf/spark/<place>.conf only the SQL
+    properties that nobody gave are added (memory and cores of a running driver cannot be).
     """
+    properties = read_properties(conf_folder() / "spark" / f"{place}.conf")
+    # Executors must run this interpreter, not whatever `python3` is on their PATH.
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     submitted = "PYSPARK_GATEWAY_PORT" in os.environ
     if not submitted:
         ensure_java_home()
-    # Executors must run this interpreter, not whatever `python3` is on their PATH.
-    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    from pyspark import SparkConf
     from pyspark.sql import SparkSession
 
-    conf = SparkConf()
-    for key, value in read_properties(conf_folder() / "spark" / f"{place}.conf").items():
-        if not (submitted and conf.contains(key)):
-            conf.set(key, value)
-    conf.setIfMissing("spark.app.name", f"limelight {name}")
-    conf.set("spark.sql.session.timeZone", zone)
-    if scratch is not None and not submitted:
-        conf.set("spark.local.dir", str(scratch / "spark"))
-        conf.set("spark.sql.warehouse.dir", str(scratch / "spark-warehouse"))
+    builder = SparkSession.builder.appName(f"limelight {name}")
+    if not submitted:
+        for key, value in properties.items():
+            builder = builder.config(key, value)
+        if scratch is not None:
+            builder = builder.config("spark.local.dir", str(scratch / "spark"))
+            builder = builder.config("spark.sql.warehouse.dir", str(scratch / "spark-warehouse"))
     logging.getLogger("py4j").setLevel(logging.ERROR)
-    session = SparkSession.builder.config(conf=conf).getOrCreate()
+    session = builder.getOrCreate()
     session.sparkContext.setLogLevel(os.environ.get("LIMELIGHT_SPARK_LOG_LEVEL", "ERROR"))
+    given = session.sparkContext.getConf()
+    for key, value in properties.items():
+        if submitted and key.startswith("spark.sql.") and not given.contains(key):
+            session.conf.set(key, value)
+    session.conf.set("spark.sql.session.timeZone", zone)
     try:
         yield session
     finally:

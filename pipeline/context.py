@@ -5,9 +5,10 @@ from __future__ import annotations
 import datetime
 import functools
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from importlib.abc import Traversable
+from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from features.schema import Catalog
@@ -24,13 +25,22 @@ ONE_DAY = datetime.timedelta(days=1)
 
 @functools.cache
 def code_fingerprint() -> str:
-    """Changes when any source file of the data side changes."""
-    root = Path(__file__).resolve().parent.parent
+    """Changes when any source file of the data side changes; a zip of the same code has the same."""
     digest = hashlib.sha256()
     for package in PACKAGES:
-        for path in sorted((root / package).rglob("*.py")):
-            digest.update(path.read_bytes())
+        for _, source in sorted(_sources(files(package), package)):
+            digest.update(source)
     return digest.hexdigest()[:16]
+
+
+def _sources(folder: Traversable, name: str) -> Iterator[tuple[str, bytes]]:
+    """Path and content of every Python file below a folder, which may lie in a zip."""
+    for entry in folder.iterdir():
+        path = f"{name}/{entry.name}"
+        if entry.is_dir():
+            yield from _sources(entry, path)
+        elif entry.name.endswith(".py"):
+            yield path, entry.read_bytes()
 
 
 @dataclass(frozen=True, kw_only=True)

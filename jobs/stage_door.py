@@ -1,0 +1,99 @@
+"""What the spark-submit scripts of the stages share: parse, load conf, call one function.
+
+spark-submit --py-files build/dist/limelight.zip --properties-file conf/spark/cluster.conf \
+    jobs/tiles.py --warehouse URL --from 2026-01-01 --to 2026-01-07
+
+conf is looked for in this order: --conf-dir, $LIMELIGHT_CONF, conf/ beside the folder of the script, conf/ beside
+the packages (which an archive of --py-files cannot offer: it is no folder).
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from features.errors import ConfError, ExitCode
+from jobs.console import Steps, people_first
+from jobs.open_run import Run, open_run, session
+from pipeline.config import CONF_FOLDER_VARIABLE, day_range
+from pipeline.plan import Stage, stage
+
+
+def a_day(text: str) -> datetime.date:
+    """YYYY-MM-DD; argparse turns the error into its own."""
+    try:
+        return datetime.date.fromisoformat(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a day; write YYYY-MM-DD") from error
+
+
+def door_parser(name: str, description: str) -> argparse.ArgumentParser:
+    """The options that every stage's script has."""
+    entry = stage(name)
+    parser = argparse.ArgumentParser(
+        prog=entry.door,
+        description=description,
+        epilog=f"reads {', '.join(entry.reads)}; writes {', '.join(entry.writes)}; days: {entry.span}",
+    )
+    parser.add_argument("--warehouse", required=True, help="URL or folder of the warehouse")
+    parser.add_argument(
+        "--place", default="cluster", help="which overlay of conf/base.yaml: cluster (default) or local"
+    )
+    parser.add_argument(
+        "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="one conf value"
+    )
+    parser.add_argument("--conf-dir", help="folder of base.yaml and its overlays; else $LIMELIGHT_CONF")
+    return parser
+
+
+@contextmanager
+def open_door(options: argparse.Namespace, name: str, *, force: bool = False) -> Iterator[Run]:
+    """A session and everything that stages share; errors made on purpose end the process with their exit code."""
+    with people_first():
+        _choose_conf(options.conf_dir)
+        with session(name, options.warehouse, options.place, options.overrides) as spark:
+            yield open_run(spark, options.warehouse, options.place, options.overrides, force=force)
+
+
+def run_days(name: str, arguments: Sequence[str] | None = None) -> int:
+    """Run one day-by-day stage of the plan for the days from --from to --to; what is up to date is left alone.
+
+    Returns:
+        Exit code 0; errors made on purpose exit with theirs.
+    """
+    entry = stage(name)
+    parser = door_parser(name, f"Compute the stage {name}: one partition per day, committed when all are written.")
+    parser.add_argument("--from", dest="first", required=True, type=a_day, metavar="YYYY-MM-DD", help="first day")
+    parser.add_argument("--to", dest="last", required=True, type=a_day, metavar="YYYY-MM-DD", help="last day")
+    parser.add_argument("--force", action="store_true", help="compute also what is up to date")
+    options = parser.parse_args(arguments)
+    if options.last < options.first:
+        parser.error(f"--from {options.first} is after --to {options.last}")
+    with open_door(options, name, force=options.force) as run:
+        _run_stage(entry, run, day_range(options.first, options.last))
+    return int(ExitCode.OK)
+
+
+def _run_stage(entry: Stage, run: Run, days: Sequence[datetime.date]) -> None:
+    if entry.run is None:
+        raise ConfError(f"{entry.door} does not work day by day")
+    with Steps().step(entry.name) as step:
+        result = entry.run(replace(run.context, report=step.say), days)
+        step.rows = result.rows
+        counted = [f"{name} {value:,}" for name, value in result.counts.items() if value]
+        done = f"{len(result.computed)} days computed, {len(result.skipped)} up to date"
+        step.note = "; ".join([done, *counted])
+
+
+def _choose_conf(given: str | None) -> None:
+    if given is not None:
+        os.environ[CONF_FOLDER_VARIABLE] = given
+    beside_script = Path(sys.argv[0]).resolve().parent.parent / "conf"
+    if CONF_FOLDER_VARIABLE not in os.environ and (beside_script / "base.yaml").exists():
+        os.environ[CONF_FOLDER_VARIABLE] = str(beside_script)

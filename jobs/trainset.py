@@ -1,0 +1,68 @@
+"""samples → the train set of a full retrain, by spark-submit; prints the jobs/train.py command of every model.
+
+spark-submit jobs/trainset.py --warehouse URL --date 2026-01-19
+"""
+
+from __future__ import annotations
+
+import datetime
+import shlex
+import sys
+from collections.abc import Sequence
+
+from features.errors import ExitCode
+from features.manifest import TrainSet
+from jobs.console import Steps, console
+from jobs.launch import training_arguments
+from jobs.open_run import Run
+from jobs.settings import train_conf
+from jobs.stage_door import a_day, door_parser, open_door
+from pipeline.config import full_retrain_days
+from pipeline.trainset import TrainSetBuilder
+
+
+def build(run: Run, name: str, date: datetime.date, previous: str | None) -> tuple[TrainSet, str]:
+    """The train set of `daily --date D`, under any name.
+
+    Raises:
+        NotReadyError: when samples of its days were not computed.
+    """
+    conf, context = run.settings.pipeline, run.context
+    days = full_retrain_days(date, conf)
+    with Steps().step("trainset") as step:
+        builder = TrainSetBuilder(context.spark, context.warehouse, context.catalog, conf, context.source)
+        trainset, root = builder.build(name, days, previous, report=step.say)
+        step.rows = sum(split.rows for split in trainset.splits.values())
+        step.note = f"{name}: {trainset.table_rows():,} embedding rows"
+    return trainset, root
+
+
+def show_trainings(run: Run, trainset: TrainSet, root: str) -> None:
+    """Write the training settings of every model beside where its run will be, and print how to start it."""
+    warehouse = run.context.warehouse.url
+    pair = run.facts.tasks.esmm if run.facts else None
+    for model in run.settings.training.models:
+        conf = train_conf(model, run.settings, warehouse, trainset, pair)
+        if isinstance(conf, str):
+            console.print(f"[yellow]{model} cannot be trained:[/] {conf}")
+            continue
+        arguments = training_arguments(conf, root, f"{warehouse}/runs/{trainset.name}/{model}")
+        # Not wrapped at the width of a terminal: the line is there to be pasted.
+        console.print(f"jobs/train.py {shlex.join(arguments)}", soft_wrap=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code 0; errors made on purpose exit with theirs."""
+    parser = door_parser("trainset", "Fit artefacts, encode the splits and commit a train set.")
+    parser.add_argument("--date", required=True, type=a_day, metavar="YYYY-MM-DD", help="sees dt < date")
+    parser.add_argument("--name", help="of the train set; full-<date> by default")
+    parser.add_argument("--previous", help="name of the train set whose booster and normaliser are kept")
+    options = parser.parse_args(arguments)
+    with open_door(options, "trainset") as run:
+        trainset, root = build(run, options.name or f"full-{options.date}", options.date, options.previous)
+        show_trainings(run, trainset, root)
+    return int(ExitCode.OK)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
