@@ -69,6 +69,11 @@ catalog:  ## Rewrite features/catalog.lock.json after a change of the catalog
 	$(set_up)
 	@$(BIN)/python -m features.schema
 
+.PHONY: docs
+docs:  ## Rewrite what README.md and docs/features.md take from the code
+	$(set_up)
+	@$(BIN)/python -m jobs.docs
+
 .PHONY: lock
 lock:  ## Resolve setup/*.lock anew from pyproject.toml (needs the network)
 	$(set_up)

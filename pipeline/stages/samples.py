@@ -1,7 +1,7 @@
 """raw logs + profiles → samples: sequences, room state and labels are computed on the way.
 
 They are joined in one Spark job and written once, when the day is mature; a table of each would be written
-and read again for nothing (docs/decisions/0003).
+and read again for nothing (docs/decisions/0004).
 """
 
 from __future__ import annotations
