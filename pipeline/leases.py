@@ -1,8 +1,9 @@
 """Who works on a partition: a lease with a heartbeat.
 
 `<table>/leases/<partition>/lease.<n>` is created exclusively and names its holder; while the holder lives,
-`beat.<n>.<k>` files appear beside it. A lease without a beat for `EXPIRY_SECONDS` is dead: the next run
-creates lease n + 1. What a dead holder might still write is fenced out by the generation of its commit.
+`beat.<n>` is written anew beside it. A lease is dead when its process is gone, which only a run on the same
+machine can see, or without a beat for `EXPIRY_SECONDS`: the next run creates lease n + 1. What a dead holder
+might still write is fenced out by the generation of its commit.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -66,9 +68,8 @@ class Lease:
 
     def _describe(self) -> bytes:
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        return json.dumps(
-            {"holder": self._holder, "host": socket.gethostname(), "pid": os.getpid(), "since": now}
-        ).encode()
+        named = {"holder": self._holder, "host": socket.gethostname(), "pid": os.getpid(), "since": now}
+        return json.dumps(named | {"machine": machine(), "started": start_mark(os.getpid())}).encode()
 
     def _latest(self, partition: str) -> tuple[int, storage.FileEntry | None]:
         entries = storage.list_files(f"{self._folder}/{partition}")
@@ -87,6 +88,8 @@ class Lease:
     def _is_over(self, partition: str, number: int, entry: storage.FileEntry) -> bool:
         if storage.exists(self._url(partition, "released", number)):
             return True
+        if is_gone(json.loads(storage.read_bytes(entry.url))):
+            return True
         beats = [
             e.mark for e in storage.list_files(f"{self._folder}/{partition}") if e.name.startswith(f"beat.{number:06d}")
         ]
@@ -98,7 +101,7 @@ class Lease:
         return (
             f"{self._folder.rsplit('/', 2)[1]} {partition} is held by run {who.get('holder')} "
             f"(host {who.get('host')}, pid {who.get('pid')}, since {who.get('since')}). "
-            f"Wait for it, or, if it died, for {EXPIRY_SECONDS:.0f} s"
+            f"Wait for it, or, if it died on another machine, for {EXPIRY_SECONDS:.0f} s"
         )
 
     def _url(self, partition: str, kind: str, number: int) -> str:
@@ -116,3 +119,39 @@ class Lease:
         for partition, number in self._numbers.items():
             storage.create_exclusively(self._url(partition, "released", number), b"")
         self._numbers = {}
+
+
+def is_gone(holder: Mapping[str, object]) -> bool:
+    """Whether a lease's process is known to have ended; False where that cannot be known from here."""
+    here, pid = machine(), holder.get("pid")
+    if here is None or holder.get("machine") != here or not isinstance(pid, int):
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # another user's: it lives
+        return False
+    return start_mark(pid) != holder.get("started")
+
+
+def machine() -> str | None:
+    """What must be equal for two processes to see each other's pids: boot and pid namespace (Linux), else None."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return None
+
+
+def start_mark(pid: int) -> int | None:
+    """When a process started, in clock ticks since boot, so that a reused pid is not taken for it.
+
+    None when it has ended; one that its parent has not waited for yet has ended too.
+    """
+    try:
+        # The second field is the program's name in brackets, and may hold anything.
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else int(fields[19])

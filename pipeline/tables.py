@@ -188,6 +188,7 @@ class Warehouse:
         provenance: Provenance,
         day_column: str = "dt",
         counted: Sequence[str] = (),
+        counts: Mapping[datetime.date, Mapping[str, int]] | None = None,
         expected_rows: Mapping[datetime.date, int] | None = None,
     ) -> dict[datetime.date, PartitionManifest]:
         """Write rows of some days in one Spark job and commit each day.
@@ -195,6 +196,7 @@ class Warehouse:
         Args:
             frame: rows of exactly these days, told apart by `day_column` (a date).
             counted: integer columns that are summed into `PartitionManifest.counts` and not written.
+            counts: further counts of each day for its manifest.
             expected_rows: rows that each day must have; nothing is committed when one has not.
 
         Raises:
@@ -236,7 +238,10 @@ class Warehouse:
                     inputs=provenance.inputs.get(day, {}),
                     code=provenance.code,
                     conf=provenance.conf,
-                    counts={name: int(observed[f"{name}_{index}"] or 0) for name in counted},
+                    counts={
+                        **(counts or {}).get(day, {}),
+                        **{name: int(observed[f"{name}_{index}"] or 0) for name in counted},
+                    },
                     created_at=datetime.datetime.now(datetime.UTC),
                 )
             _check_rows(table, manifests, expected_rows or {})

@@ -43,18 +43,37 @@ def run(context: Context, days: Sequence[datetime.date]) -> StageResult:
             actions=context.raw.read("actions", todo),
             rooms=context.raw.read("rooms", context.raw_days("rooms", _first(context, todo), max(todo))),
         )
-        counted = []
+        counted: list[str] = []
+        counts: dict[datetime.date, dict[str, int]] = {}
         if entity is Entity.USER:
+            counts = _raw_counts(context, todo)
             # What arrives after its day's samples were written is in no sample; it is counted here.
             too_late = F.date_diff(ARRIVED, HAPPENED) > context.conf.time.label_delay_days
             frame = frame.withColumn(LATE_IMPRESSIONS, F.when(too_late, F.col("impressions")).otherwise(0))
             counted = [LATE_IMPRESSIONS]
         written = context.warehouse.write_days(
-            frame, tile_table(entity), todo, context.provenance(inputs), day_column=ARRIVED, counted=counted
+            frame,
+            tile_table(entity),
+            todo,
+            context.provenance(inputs),
+            day_column=ARRIVED,
+            counted=counted,
+            counts=counts,
         )
         manifests += list(written.values())
         computed |= set(todo)
     return summarise(manifests, sorted(computed), [day for day in known if day not in computed])
+
+
+def _raw_counts(context: Context, days: Sequence[datetime.date]) -> dict[datetime.date, dict[str, int]]:
+    """Rows of each arrival day that count nowhere, and whether the day is there and empty."""
+    counts: dict[datetime.date, dict[str, int]] = {day: {} for day in days}
+    for table in ("impressions", "actions"):
+        found = context.raw.counts(table, days)
+        for day in days:
+            counts[day][f"{table}_quarantined"] = found.quarantined.get(day, 0)
+            counts[day][f"{table}_empty_days"] = int(day in found.empty_days)
+    return counts
 
 
 def _first(context: Context, days: Sequence[datetime.date]) -> datetime.date:
