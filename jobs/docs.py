@@ -10,7 +10,6 @@ import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from types import UnionType
 
 from pyspark.sql.types import StructField
 
@@ -49,13 +48,6 @@ WORDS: dict[type, str] = {
 }
 """How a declaration reads; names are those of its fields."""
 
-CLOCKS: tuple[tuple[UnionType, str], ...] = (
-    (spec.WindowOp, "as of D"),
-    (spec.SnapshotOp, "snapshot"),
-    (spec.RoomOp, "event"),
-    (spec.ImpressionOp, "impression"),
-)
-
 
 def words(declared: object) -> str:
     """An operation or encoding in a few words.
@@ -88,7 +80,7 @@ def _features(features: Sequence[Feature]) -> Iterable[str]:
     for entity, group in itertools.groupby(sorted(features, key=lambda f: list(spec.Entity).index(f.entity)), _entity):
         yield from (f"## Per {' × '.join(entity.split('_'))}", "")
         rows = (
-            (f"`{f.name}`", _clock(f), words(f.op), words(f.encoding), f.dtype.value, _shown(f.default), f.doc)
+            (f"`{f.name}`", _clock(f.op), words(f.op), words(f.encoding), f.dtype.value, _shown(f.default), f.doc)
             for f in group
         )
         yield from _table(("name", "clock", "what it is", "encoded as", "type", "if unknown", "note"), rows)
@@ -98,8 +90,12 @@ def _entity(feature: Feature) -> str:
     return feature.entity.value
 
 
-def _clock(feature: Feature) -> str:
-    return next(clock for kind, clock in CLOCKS if isinstance(feature.op, kind))
+def _clock(op: spec.Op) -> str:
+    if isinstance(op, spec.WindowOp):
+        return "as of D"
+    if isinstance(op, spec.SnapshotOp):
+        return "snapshot"
+    return "event" if isinstance(op, spec.RoomOp) else "impression"
 
 
 def _shown(default: object) -> str:
