@@ -40,7 +40,7 @@ WORDS: dict[type, str] = {
     spec.Field: "{column}",
     spec.HourOfDay: "hour of ts",
     spec.DayOfWeek: "weekday of ts",
-    spec.Ids: "ids of `{vocabulary}`, seen {min_frequency} times or more",
+    spec.Ids: "ids of `{vocabulary}`, minimum frequency {min_frequency}",
     spec.Buckets: "buckets from {boundaries}",
     spec.Dense: "number, {transform}",
     spec.Vector: "{dim} numbers as they are",
@@ -58,7 +58,7 @@ def words(declared: object) -> str:
     assert is_dataclass(declared)
     values = {field.name: getattr(declared, field.name) for field in fields(declared)}
     if isinstance(declared, spec.Buckets):
-        values["boundaries"] = ", ".join(f"{boundary:g}" for boundary in declared.boundaries)
+        values["boundaries"] = ", ".join(f"{boundary:.12g}" for boundary in declared.boundaries)
     return WORDS[type(declared)].format(**values)
 
 
