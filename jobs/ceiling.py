@@ -20,7 +20,8 @@ from features.errors import DataError, Problem
 from features.manifest import ROW_ID_COLUMN, label_column, mask_column
 
 HEAT_FEATURE = "room_viewers"
-POPULARITY_FEATURE = "anchor_impressions_30d"
+POPULARITY_FEATURE = "anchor_enters_30d"
+LIVE_SOURCES = ("simulate", "kuailive")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,8 +74,8 @@ def references(
 
 
 def baseline_feature(source: str) -> str:
-    """What stands for heat: viewers where rooms have stats, else the anchor's popularity."""
-    return POPULARITY_FEATURE if source == "completejourney" else HEAT_FEATURE
+    """What stands for heat: viewers where rooms are live, else the anchor's popularity over 30 days."""
+    return HEAT_FEATURE if source in LIVE_SOURCES else POPULARITY_FEATURE
 
 
 def _taken(table: pa.Table, column: str, ids: pa.ChunkedArray) -> npt.NDArray[np.float64]:

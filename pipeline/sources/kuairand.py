@@ -31,7 +31,10 @@ from pipeline.sources.report import IngestReport, SourceFacts, SourceTasks, writ
 
 # No gifts here, and follows and shares are too rare to judge in most days of a sample: the held-out day decides.
 SOURCE_TASKS = SourceTasks(
-    main="enter", tasks=("enter", "watch", "like", "comment", "follow", "share"), esmm=("enter", "like")
+    main="enter",
+    tasks=("enter", "watch", "like", "comment", "follow", "share"),
+    esmm=("enter", "like"),
+    conversions_imply_enter=False,
 )
 
 FLAGS = ("is_click", "is_like", "is_follow", "is_comment", "is_forward", "is_hate")

@@ -22,6 +22,7 @@ class SourceTasks(BaseModel):
         main: the task that the demo's verdict is about.
         tasks: names of the label rules (features/catalog/labels.py), `main` among them.
         esmm: (parent, conversion): the pair whose product is CTCVR.
+        conversions_imply_enter: False where the platform lets a user convert without entering.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -29,6 +30,7 @@ class SourceTasks(BaseModel):
     main: str
     tasks: tuple[str, ...]
     esmm: tuple[str, str]
+    conversions_imply_enter: bool = True
 
     @model_validator(mode="after")
     def _names_agree(self) -> SourceTasks:
