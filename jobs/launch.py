@@ -6,9 +6,10 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from features.errors import LimelightError, ResourceError
 from features.storage import write_bytes
@@ -16,7 +17,12 @@ from jobs.settings import TrainingSettings
 from training.config import TrainConf
 from training.run import TrainResult
 
-SPARK_START_TIMEOUT_S = 60
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+SLOTS_TIMEOUT_S = 40.0  # executors register one by one after the session is there
+SLOTS_POLL_S = 0.2
+SPARK_START_TIMEOUT_S = 20  # of the ranks, once there are slots: both together make a minute
 TRAIN_CONF_FILE = "train_conf.json"
 
 
@@ -60,21 +66,16 @@ def _horovodrun(settings: TrainingSettings) -> list[str]:
     return [str(executable), "-np", str(settings.ranks), "--gloo", "-H", hosts]
 
 
-def run_on_spark(ranks: int, arguments: list[str]) -> list[dict[str, Any]]:
+def run_on_spark(ranks: int, arguments: list[str], *, slots_timeout_s: float = SLOTS_TIMEOUT_S) -> list[dict[str, Any]]:
     """Run the ranks on Spark executors through horovod.spark.
 
     Raises:
-        ResourceError: within SPARK_START_TIMEOUT_S seconds, naming the slots wanted and free.
+        ResourceError: within a minute, naming the slots wanted and free.
     """
     from pyspark.sql import SparkSession
 
     session = SparkSession.getActiveSession() or SparkSession.builder.getOrCreate()
-    free = session.sparkContext.defaultParallelism
-    if free < ranks:
-        raise ResourceError(
-            f"{ranks} ranks want {ranks} Spark slots and {free} are free: ask for more executors, or for fewer ranks "
-            "(conf training.ranks)"
-        )
+    require_slots(session, ranks, slots_timeout_s)
     import horovod.spark
 
     try:
@@ -84,11 +85,33 @@ def run_on_spark(ranks: int, arguments: list[str]) -> list[dict[str, Any]]:
     except Exception as error:
         if "Timed out waiting for" in str(error):
             raise ResourceError(
-                f"{ranks} ranks want {ranks} Spark slots at the same time; fewer became free within "
-                f"{SPARK_START_TIMEOUT_S} s: {str(error).splitlines()[0]}"
+                f"{ranks} ranks want {ranks} Spark slots at the same time, of {slots(session)} that the application "
+                f"has; fewer were free within {SPARK_START_TIMEOUT_S} s: {str(error).splitlines()[0]}"
             ) from error
         raise
     return [json.loads(result) for result in results]
+
+
+def slots(session: SparkSession) -> int:
+    """Tasks that the executors which have registered can run at the same time."""
+    context = session.sparkContext._jsc.sc()
+    return int(context.maxNumConcurrentTasks(context.resourceProfileManager().defaultResourceProfile()))
+
+
+def require_slots(session: SparkSession, ranks: int, timeout_s: float) -> None:
+    """Wait until executors with enough slots have registered.
+
+    Raises:
+        ResourceError: they have not within `timeout_s`; it names the slots wanted and free.
+    """
+    deadline = time.monotonic() + timeout_s
+    while slots(session) < ranks:
+        if time.monotonic() >= deadline:
+            raise ResourceError(
+                f"{ranks} ranks want {ranks} Spark slots and {slots(session)} are free after {timeout_s:.0f} s: ask "
+                "for more executors, or for fewer ranks (--ranks, conf training.ranks)"
+            )
+        time.sleep(SLOTS_POLL_S)
 
 
 def rank_entry(arguments: list[str]) -> str:

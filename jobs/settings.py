@@ -11,7 +11,7 @@ from pydantic import Field
 
 from features.errors import ConfError
 from features.manifest import TrainSet
-from pipeline.config import PipelineConf, Section, conf_folder, parse, read_conf
+from pipeline.config import PipelineConf, Section, TasksConf, conf_folder, parse, read_conf
 from pipeline.sources.report import SourceFacts
 from training.verdict import GateConf
 
@@ -69,8 +69,9 @@ class Settings(Section):
         training = checked(TrainingSettings, own.get("training", {}), "training")
         registry = checked(RegistrySettings, own.get("registry", {}), "registry")
         gate = own.get("gate")
-        if gate is not None and pipeline is not None:
-            gate = checked(GateConf, {"main_task": pipeline.tasks.main} | gate, "gate")
+        if gate is not None:
+            main = pipeline.tasks.main if pipeline is not None else TasksConf().main
+            gate = checked(GateConf, {"main_task": main} | gate, "gate")
         if problems:
             raise ConfError("\n".join(problems))
         return cls(pipeline=pipeline, training=training, registry=registry, gate=gate)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,6 +38,10 @@ def read_properties(path: Path) -> dict[str, str]:
     return found
 
 
+def _log_conf() -> str:
+    return (conf_folder() / "spark" / "log4j2.properties").absolute().as_uri()
+
+
 @contextmanager
 def spark_session(name: str, place: str, zone: str, scratch: Path | None = None) -> Iterator[SparkSession]:
     """A session that ends with the command.
@@ -51,6 +55,8 @@ def spark_session(name: str, place: str, zone: str, scratch: Path | None = None)
     submitted = "PYSPARK_GATEWAY_PORT" in os.environ
     if not submitted:
         ensure_java_home()
+        # The driver's JVM starts before a session can set its log level.
+        os.environ.setdefault("SPARK_SUBMIT_OPTS", f"-Dlog4j2.configurationFile={_log_conf()}")
     from pyspark.sql import SparkSession
 
     builder = SparkSession.builder.appName(f"limelight {name}")
@@ -63,12 +69,17 @@ def spark_session(name: str, place: str, zone: str, scratch: Path | None = None)
     logging.getLogger("py4j").setLevel(logging.ERROR)
     session = builder.getOrCreate()
     session.sparkContext.setLogLevel(os.environ.get("LIMELIGHT_SPARK_LOG_LEVEL", "ERROR"))
-    given = session.sparkContext.getConf()
-    for key, value in properties.items():
-        if submitted and key.startswith("spark.sql.") and not given.contains(key):
+    if submitted:
+        for key, value in missing_sql_properties(session, properties).items():
             session.conf.set(key, value)
     session.conf.set("spark.sql.session.timeZone", zone)
     try:
         yield session
     finally:
         session.stop()
+
+
+def missing_sql_properties(session: SparkSession, properties: Mapping[str, str]) -> dict[str, str]:
+    """Those that can still be set, as they are SQL's, and that the application was not given."""
+    given = session.sparkContext.getConf()
+    return {key: value for key, value in properties.items() if key.startswith("spark.sql.") and not given.contains(key)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,8 +13,6 @@ import pytest
 from pipeline.java_runtime import ensure_java_home
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from pyspark.sql import SparkSession
 
 
@@ -52,3 +51,14 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     session.sparkContext.setLogLevel("ERROR")
     yield session
     session.stop()
+
+
+@pytest.fixture(scope="session")
+def world(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Raw tables of a small platform and the samples that local[2] made of them; do not write into it."""
+    from tests.small_world import compute, context_of, write_raw
+
+    warehouse = tmp_path_factory.mktemp("world")
+    write_raw(warehouse)
+    compute(context_of(spark, warehouse))
+    return warehouse
