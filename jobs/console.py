@@ -46,7 +46,9 @@ class Steps:
         """Take down a finished step and say so."""
         self.done.append(stage)
         rows = f"{stage.rows:>12,} rows" if stage.rows else " " * 17
-        console.print(f"[green]✓[/] {stage.name:<18} {stage.seconds:>7.1f} s {rows}  [dim]{escape(note)}[/]")
+        console.print(
+            f"[green]✓[/] {stage.name:<18} {stage.seconds:>7.1f} s {rows}  [dim]{escape(note)}[/]", soft_wrap=True
+        )
 
 
 class Step:

@@ -69,10 +69,12 @@ def shorter_days(conf: PipelineConf, first: datetime.date, last: datetime.date) 
 
 
 def _say_where(warehouse: Path, truth: Path | None, last: datetime.date, *, simulated: bool, days: int) -> None:
-    console.print(f"→ limelight status -w {warehouse}")
+    console.print(f"→ .venv/bin/limelight status -w {warehouse}", soft_wrap=True)
     if simulated:
+        common = f"-w {warehouse} --truth {truth}"
         console.print(
             "→ the next day:\n"
-            f"  limelight ingest simulate -w {warehouse} --truth {truth} --from-day {days} --to-day {days + 1}\n"
-            f"  limelight incremental -w {warehouse} --truth {truth} --date {last + 2 * ONE_DAY}"
+            f"  .venv/bin/limelight ingest simulate {common} --from-day {days} --to-day {days + 1}\n"
+            f"  .venv/bin/limelight incremental {common} --date {last + 2 * ONE_DAY}",
+            soft_wrap=True,
         )

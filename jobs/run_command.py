@@ -130,7 +130,7 @@ def retrain_with(run: Run, kind: str, date: datetime.date, steps: Steps, out: Pa
 
 def show_outcome(retrained: Retrained, files: Sequence[Path]) -> None:
     """What became of every model, and where to look."""
-    table = Table("model", "task", "AUC", "GAUC", "logloss", "PCOC", "verdict", "version")
+    table = Table("model", "task", "AUC", "GAUC", "logloss", "PCOC")
     for name, found in retrained.releases.items():
         for index, task in enumerate(found.verdict.tasks):
             figures = task.candidate
@@ -138,13 +138,16 @@ def show_outcome(retrained: Retrained, files: Sequence[Path]) -> None:
                 "–" if value is None else f"{value:.4f}"
                 for value in (figures.auc, figures.gauc, figures.logloss, figures.pcoc)
             ]
-            verdict = f"{found.verdict.verdict} ({found.verdict.rule})" if index == 0 else ""
-            table.add_row(name if index == 0 else "", task.task, *numbers, verdict, found.version if index == 0 else "")
+            table.add_row(name if index == 0 else "", task.task, *numbers)
     console.print(table)
     for name, found in retrained.releases.items():
-        if not found.verdict.passed:
-            console.print(f"[yellow]{name} was stopped:[/] {'; '.join(found.verdict.reasons)}")
+        reasons = escape("; ".join(found.verdict.reasons))
+        if found.verdict.passed:
+            line = f"[green]✓[/] {name} passed by rule {found.verdict.rule}: version {found.version} is champion"
+        else:
+            line = f"[yellow]✗ {name} was stopped by rule {found.verdict.rule}:[/] {reasons}"
+        console.print(line, soft_wrap=True)
     for name, why in retrained.skipped.items():
-        console.print(f"[yellow]{name} was not trained:[/] {why}")
+        console.print(f"[yellow]✗ {name} was not trained:[/] {escape(why)}", soft_wrap=True)
     for path in files:
-        console.print(f"→ {path}")
+        console.print(f"→ {path}", soft_wrap=True)

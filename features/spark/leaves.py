@@ -7,6 +7,7 @@ that each tree puts a row in is a categorical feature. The look-up itself is `fe
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -45,6 +46,7 @@ def fit_booster(samples: DataFrame, catalog: Catalog, task: str, params: Booster
     """
     from xgboost.spark import SparkXGBClassifier
 
+    logging.getLogger("XGBoost-PySpark").setLevel(logging.WARNING)
     columns = booster_features(catalog)
     judged = samples.where(F.col(mask_name(task)) == 1)
     # Floats are summed in row order: fixed partitions and a fixed order in each make two fits equal.
@@ -69,6 +71,7 @@ def fit_booster(samples: DataFrame, catalog: Catalog, task: str, params: Booster
         tree_method="hist",
         random_state=params.seed,
         verbosity=0,
+        verbose=False,
     )
     booster = classifier.fit(rows).get_booster()
     return bytes(booster.save_raw("ubj"))
