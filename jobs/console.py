@@ -79,7 +79,7 @@ def people_first() -> Iterator[None]:
     try:
         yield
     except LimelightError as error:
-        errors.print(f"[bold red]error[/] {escape(str(error))}")
+        errors.print(f"[bold red]error[/] {escape(str(error))}", soft_wrap=True)
         sys.exit(int(error.exit_code))
 
 
