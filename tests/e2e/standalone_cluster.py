@@ -16,11 +16,11 @@ from typing import IO
 import pyspark
 
 from pipeline.java_runtime import find_java_home
+from tests.e2e.short_runs import QUICK_JVM, ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 SPARK_HOME = Path(pyspark.__file__).parent
 LOOPBACK = "127.0.0.1"
-QUICK_START = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"  # compiling hot code twice does not pay here
+
 STOP_TIMEOUT_S = 30
 SHOWN_OUTPUT = 6000
 
@@ -43,8 +43,8 @@ class Cluster:
             "spark.executor.memory": "900m",
             "spark.executor.cores": "1",
             "spark.sql.shuffle.partitions": "3",
-            "spark.driver.extraJavaOptions": QUICK_START,
-            "spark.executor.extraJavaOptions": QUICK_START,
+            "spark.driver.extraJavaOptions": QUICK_JVM,
+            "spark.executor.extraJavaOptions": QUICK_JVM,
             "spark.ui.enabled": "false",
             "spark.ui.showConsoleProgress": "false",
             **(conf or {}),
@@ -80,7 +80,7 @@ def standalone_cluster(scratch: Path, *, workers: int, worker_memory: str = "1g"
     # Left by the session of the test run, which is another application.
     for name in ("PYSPARK_GATEWAY_PORT", "PYSPARK_GATEWAY_SECRET"):
         environment.pop(name, None)
-    java = [str(java_home / "bin" / "java"), "-Xmx256m", *QUICK_START.split(), "-cp", f"{SPARK_HOME}/jars/*"]
+    java = [str(java_home / "bin" / "java"), "-Xmx256m", *QUICK_JVM.split(), "-cp", f"{SPARK_HOME}/jars/*"]
     with ExitStack() as running:
         master = running.enter_context(
             _daemon([*java, "org.apache.spark.deploy.master.Master", "--host", LOOPBACK, *_any_port()], environment)

@@ -14,7 +14,7 @@ from tests.e2e.standalone_cluster import Cluster, shown, standalone_cluster
 from tests.small_world import SAMPLE_DAYS, TILE_DAYS, digests, raw_copy
 from tests.training.trainset_factory import write_trainset
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 WORKERS = 2
 SMALL_TRAINING = {

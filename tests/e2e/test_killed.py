@@ -5,37 +5,41 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
 from pipeline.tables import Warehouse
+from tests.e2e.short_runs import ROOT, command, limelight, short_conf
 from tests.small_world import SAMPLE_DAYS, digests, raw_copy
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.timeout(900)]
 
-ROOT = Path(__file__).resolve().parents[2]
 LOOK_EVERY_S = 0.05
 
 
 def backfill(warehouse: Path) -> list[str]:
-    days = ["--from", str(SAMPLE_DAYS[0]), "--to", str(SAMPLE_DAYS[-1])]
-    small = ["--set", "raw.min_free_bytes=0"]
-    return [sys.executable, "-m", "jobs.cli", "backfill", "--warehouse", str(warehouse), *days, *small]
+    return ["backfill", "--warehouse", str(warehouse), "--from", str(SAMPLE_DAYS[0]), "--to", str(SAMPLE_DAYS[-1])]
 
 
-def kill_when(reached: Callable[[], bool], command: list[str], log: Path) -> None:
-    """Run a command, and kill it with all that it started, the moment something is there.
+def kill_when(reached: Callable[[], bool], arguments: Sequence[str], conf: Path, log: Path) -> None:
+    """Run `limelight`, and kill it with all that it started, the moment something is there.
 
     Raises:
         AssertionError: it ended before that.
     """
     with (
         log.open("w") as sink,
-        subprocess.Popen(command, cwd=ROOT, stdout=sink, stderr=subprocess.STDOUT, start_new_session=True) as process,
+        subprocess.Popen(
+            command(*arguments),
+            cwd=ROOT,
+            env=environment(conf),
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        ) as process,
     ):
         while not reached():
             try:
@@ -62,15 +66,15 @@ def check_readable(warehouse: Path) -> int:
 
 def test_a_killed_backfill_goes_on_where_it_was(world: Path, tmp_path: Path) -> None:
     warehouse = raw_copy(world, tmp_path / "warehouse")
-    kill_when(lambda: any(warehouse.glob("tiles_user/data/*")), backfill(warehouse), tmp_path / "first.log")
+    conf, arguments = short_conf(tmp_path / "conf"), backfill(warehouse)
+    kill_when(lambda: any(warehouse.glob("tiles_user/data/*")), arguments, conf, tmp_path / "first.log")
     assert check_readable(warehouse) == 0, "the first commit needs all of the first write"
-    kill_when(lambda: any(warehouse.glob("profiles_user/manifests/*")), backfill(warehouse), tmp_path / "second.log")
+    kill_when(lambda: any(warehouse.glob("profiles_user/manifests/*")), arguments, conf, tmp_path / "second.log")
     committed = digests(warehouse)
     assert check_readable(warehouse) == len(committed) > 0
     assert committed.items() < digests(world).items()
 
-    done = subprocess.run(backfill(warehouse), cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    limelight(conf, arguments)
     assert digests(warehouse) == digests(world)
     assert check_readable(warehouse) == len(digests(world))
     # What the killed runs had committed was not computed again.

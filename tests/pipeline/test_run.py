@@ -27,7 +27,7 @@ pytestmark = pytest.mark.spark
 
 FIRST, SECOND = SAMPLE_DAYS
 TILE_DAY = datetime.date(2025, 3, 3)
-MANY_PARTITIONS = 7  # the session's own number is 4
+OTHER_PARTITIONS = 3  # the session's own number is 4, which adaptive execution makes one or two
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_what_is_up_to_date_is_left_alone(spark: SparkSession, world: Path) -> N
 def test_a_rerun_on_other_partitions_gives_the_same_content_and_touches_no_other_day(
     spark: SparkSession, world: Path, copy: Path
 ) -> None:
-    with shuffle_partitions(spark, MANY_PARTITIONS):
+    with shuffle_partitions(spark, OTHER_PARTITIONS):
         runs = compute(context_of(spark, copy, force=True), FIRST)
     assert [run.result.computed[-1] for run in runs] == [TILE_DAY, FIRST, FIRST]
     assert digests(copy) == digests(world)

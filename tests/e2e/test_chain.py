@@ -1,0 +1,116 @@
+"""The whole chain on little data, by the commands a user types: nothing in it is replaced by anything."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.short_runs import limelight, short_conf
+
+pytestmark = [pytest.mark.horovod, pytest.mark.timeout(900)]
+
+LAST_DAY = datetime.date(2025, 3, 18)
+NEXT_RUN = LAST_DAY + datetime.timedelta(days=2)
+MODELS = ("deepfm", "mmoe")
+# Floors that a model of one epoch on some thousand rows meets; which floors there are is tested in test_gate.
+EASY = [
+    *("training.models=[deepfm,esmm,mmoe]", "days.train=3", "days.fit=2", "leaves.trees=4", "export.files=2"),
+    *("tasks.min_positives=40", "gate.main.min_rows=100", "gate.main.min_auc=0.5", "gate.main.max_auc_drop=0.5"),
+    *("gate.main.min_pcoc=0.05", "gate.main.max_pcoc=20", "gate.main.max_gauc_drop=0.5", "gate.rounds=50"),
+    *("gate.others.min_positives=1", "gate.others.min_negatives=1", "gate.others.min_pcoc=0.05"),
+    *("gate.others.max_pcoc=20", "gate.others.max_auc_drop=0.5", "gate.others.max_gauc_drop=0.5"),
+]
+SET = [part for value in EASY for part in ("--set", value)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demo:
+    """A finished demo."""
+
+    out: Path
+    conf: Path
+
+    @property
+    def places(self) -> list[str]:
+        return ["--warehouse", str(self.out / "warehouse"), "--truth", str(self.out / "truth")]
+
+    def summary(self, folder: str = ".") -> Any:
+        return json.loads((self.out / folder / "summary.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    out = tmp_path_factory.mktemp("demo")
+    conf = short_conf(out / "conf")
+    limelight(conf, ["demo", "--impressions", "36000", "--out", str(out), *SET])
+    return Demo(out=out, conf=conf)
+
+
+def test_the_summary_has_every_field(demo: Demo) -> None:
+    summary = demo.summary()
+    assert summary["source"] == "simulate"
+    assert (len(summary["days"]), summary["days"][-1]) == (18, str(LAST_DAY))
+    assert summary["world_size"] == 2
+    stages = {stage["name"]: stage for stage in summary["stages"]}
+    assert {"ingest simulate", "tiles", "profiles", "samples", "trainset"} <= set(stages)
+    assert all(stage["rows"] > 0 and stage["seconds"] > 0 for stage in stages.values())
+    assert summary["seconds_total"] >= sum(stage["seconds"] for stage in stages.values()) * 0.99
+    assert set(summary["models"]) == set(MODELS)
+    for tasks in summary["models"].values():
+        assert set(tasks["enter"]) == {"auc", "gauc", "logloss", "pcoc", "auc_ceiling", "heat_auc"}
+        assert 0.5 < tasks["enter"]["auc"] < tasks["enter"]["auc_ceiling"] < 1
+        assert 0.5 < tasks["enter"]["heat_auc"] < tasks["enter"]["auc_ceiling"]
+
+
+def test_every_trained_model_passed_by_a_named_rule_and_was_published(demo: Demo) -> None:
+    summary = demo.summary()
+    for model in MODELS:
+        verdict = summary["gate"][model]
+        assert (verdict["verdict"], verdict["rule"]) == ("pass", "first_model")
+        assert verdict["reasons"]
+    assert [(entry["name"], entry["version"]) for entry in summary["published"]] == [(model, "1") for model in MODELS]
+    for entry in summary["published"]:
+        folder = Path(entry["uri"].removeprefix("file://"))
+        assert {"model.onnx", "trainset.json"} <= {path.name for path in folder.rglob("*")}
+    assert 0 < summary["export_max_abs_diff"] <= 1e-5
+
+
+def test_a_model_that_the_day_cannot_judge_is_left_out_by_name(demo: Demo) -> None:
+    summary = demo.summary()
+    assert "positives" in summary["left_out"]["gift"]
+    (note,) = [note for note in summary["notes"] if note.startswith("esmm")]
+    assert "needs the task gift, which was left out" in note
+
+
+def test_the_report_fetches_nothing(demo: Demo) -> None:
+    page = (demo.out / "report.html").read_text(encoding="utf-8")
+    assert "deepfm" in page
+    assert "<svg" in page
+    fetched = re.findall(r"(?:\bsrc|\bhref)\s*=\s*[\"']?(?!#|data:)[^\"'\s>]+|url\(\s*[\"']?(?!#|data:)|@import", page)
+    assert fetched == []
+
+
+def test_the_next_day_starts_warm_and_may_be_taken_back(demo: Demo) -> None:
+    ingest = ["ingest", "simulate", *demo.places, "--impressions", "36000", "--from-day", "18", "--to-day", "19"]
+    limelight(demo.conf, ingest)
+    only = ["--set", "training.models=[deepfm]", "--out", str(demo.out / "next")]
+    limelight(demo.conf, ["incremental", *demo.places, "--date", str(NEXT_RUN), *SET, *only])
+    summary = demo.summary("next")
+    assert set(summary["models"]) == {"deepfm"}
+    assert (summary["gate"]["deepfm"]["verdict"], summary["gate"]["deepfm"]["rule"]) == ("pass", "champion_comparison")
+    assert sum(summary["ids_added"].values()) > 0
+    assert any(f"{sum(summary['ids_added'].values()):,} ids added" in note for note in summary["notes"])
+    assert [entry["version"] for entry in summary["published"]] == ["2"]
+
+    warehouse = ["--warehouse", str(demo.out / "warehouse")]
+    shown = limelight(demo.conf, ["status", *warehouse])
+    for word in ("impressions", "samples", "trainsets", "champion", "2025-03-19"):
+        assert word in shown
+    told = limelight(demo.conf, ["rollback", "deepfm", "--why", "test", "--yes", *warehouse])
+    assert "deepfm: version 1 is champion" in told
