@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from features.errors import ConfError
 from pipeline.sources import completejourney, kuailive, kuairand, simulate
-from pipeline.sources.report import SourceFacts, SourceTasks, write_source_facts
+from pipeline.sources.report import IngestReport, SourceFacts, SourceTasks, write_source_facts
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -39,7 +39,28 @@ class IngestOptions:
     to_day: int | None = None
 
 
-def ingest_simulate(spark: SparkSession, options: IngestOptions, warehouse: str) -> dict[str, int]:
+@dataclass(frozen=True, kw_only=True)
+class Ingested:
+    """What an ingest wrote, and what it had to do without; see `pipeline.sources.report.IngestReport`.
+
+    Attributes:
+        rows: table → rows written.
+        remarks: one sentence each: absent columns and what was done instead, rows left out, notes.
+    """
+
+    rows: Mapping[str, int]
+    remarks: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, report: IngestReport) -> Self:
+        """Days added up, and everything the report says as sentences."""
+        absent = [f"{column} is absent: {done}" for column, done in report.absent_columns.items()]
+        dropped = [f"{count:,} input rows left out: {why}" for why, count in report.dropped.items() if count]
+        rows = {table: sum(days.values()) for table, days in report.rows.items()}
+        return cls(rows=rows, remarks=(*absent, *dropped, *report.notes))
+
+
+def ingest_simulate(spark: SparkSession, options: IngestOptions, warehouse: str) -> Ingested:
     """Simulate days of the platform; the truth goes beside the warehouse unless told otherwise."""
     days = options.days or 18
     conf = simulate.SimulationConf(
@@ -49,29 +70,29 @@ def ingest_simulate(spark: SparkSession, options: IngestOptions, warehouse: str)
     last = conf.start + datetime.timedelta(days=(options.to_day or days) - 1)
     facts = SourceFacts(source="simulate", zone=conf.zone, tasks=SIMULATED_TASKS, first_day=conf.start, last_day=last)
     write_source_facts(spark, warehouse, facts)
-    return rows
+    return Ingested(rows=rows)
 
 
-def ingest_kuairand(spark: SparkSession, options: IngestOptions, warehouse: str) -> dict[str, int]:
+def ingest_kuairand(spark: SparkSession, options: IngestOptions, warehouse: str) -> Ingested:
     """Ingest a KuaiRand folder."""
     conf = kuairand.KuaiRandConf(folder=_folder(options, "kuairand"))
-    return _per_table(kuairand.ingest(spark, conf, warehouse).rows)
+    return Ingested.of(kuairand.ingest(spark, conf, warehouse))
 
 
-def ingest_kuailive(spark: SparkSession, options: IngestOptions, warehouse: str) -> dict[str, int]:
+def ingest_kuailive(spark: SparkSession, options: IngestOptions, warehouse: str) -> Ingested:
     """Ingest a KuaiLive folder."""
     conf = kuailive.KuaiLiveConf(folder=_folder(options, "kuailive"))
-    return _per_table(kuailive.ingest(spark, conf, warehouse).rows)
+    return Ingested.of(kuailive.ingest(spark, conf, warehouse))
 
 
-def ingest_completejourney(spark: SparkSession, options: IngestOptions, warehouse: str) -> dict[str, int]:
+def ingest_completejourney(spark: SparkSession, options: IngestOptions, warehouse: str) -> Ingested:
     """Ingest The Complete Journey from its package."""
     days = {"days": options.days} if options.days else {}
     conf = completejourney.CompleteJourneyConf(**days)
-    return _per_table(completejourney.ingest(spark, conf, warehouse).rows)
+    return Ingested.of(completejourney.ingest(spark, conf, warehouse))
 
 
-Ingest = Callable[["SparkSession", IngestOptions, str], dict[str, int]]
+Ingest = Callable[["SparkSession", IngestOptions, str], Ingested]
 SOURCES: dict[str, Ingest] = {
     "simulate": ingest_simulate,
     "kuairand": ingest_kuairand,
@@ -95,8 +116,3 @@ def _folder(options: IngestOptions, source: str) -> str:
     if options.data is None:
         raise ConfError(f"source {source} reads a folder: give --data FOLDER (make demo DATA=FOLDER)")
     return options.data
-
-
-def _per_table(rows: object) -> dict[str, int]:
-    assert isinstance(rows, dict)
-    return {table: sum(days.values()) for table, days in rows.items()}

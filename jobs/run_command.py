@@ -34,9 +34,11 @@ def ingest_source(source: str, options: IngestOptions, warehouse: str, place: st
 def ingest_with(spark: SparkSession, source: str, options: IngestOptions, warehouse: str, steps: Steps) -> None:
     """The same in an open session."""
     with steps.step(f"ingest {source}") as step:
-        rows = find_source(source)(spark, options, warehouse)
-        step.rows = sum(rows.values())
-        step.note = ", ".join(f"{table} {count:,}" for table, count in rows.items())
+        ingested = find_source(source)(spark, options, warehouse)
+        step.rows = sum(ingested.rows.values())
+        step.note = ", ".join(f"{table} {count:,}" for table, count in ingested.rows.items())
+    for remark in ingested.remarks:
+        console.print(f"  [dim]{escape(remark)}[/]", soft_wrap=True)
 
 
 def check_raw_tables(
