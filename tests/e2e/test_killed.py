@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.tables import Warehouse
-from tests.e2e.short_runs import ROOT, command, limelight, short_conf
+from tests.e2e.short_runs import ROOT, command, environment, limelight, short_conf
 from tests.small_world import SAMPLE_DAYS, digests, raw_copy
 
 pytestmark = [pytest.mark.spark, pytest.mark.timeout(900)]
