@@ -228,8 +228,10 @@ def _floors(case: _Case) -> Iterator[str]:
     """Absolute floors, whatever the champion does."""
     for task in case.tasks:
         rules, auc, pcoc = case.conf.rules(task.task), task.candidate.auc, task.candidate.pcoc
-        if auc is not None and not auc >= rules.min_auc:
-            yield f"{task.task}: AUC {auc:.4f} is below the floor {rules.min_auc:.4f}"
+        reached = auc if task.auc_interval is None else getattr(task.auc_interval, rules.bound)
+        if reached is not None and not reached >= rules.min_auc:
+            of = "" if rules.bound == "point" else f" ({rules.bound} end of its interval: {reached:.4f})"
+            yield f"{task.task}: AUC {auc:.4f}{of} is below the floor {rules.min_auc:.4f}"
         if pcoc is not None and not rules.min_pcoc <= pcoc <= rules.max_pcoc:
             yield f"{task.task}: PCOC {pcoc:.3f} is outside [{rules.min_pcoc:g}, {rules.max_pcoc:g}]"
 

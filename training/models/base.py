@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, TypeVar
@@ -135,6 +136,20 @@ class RankingModel(nn.Module, ABC):
     def dense_parameters(self) -> list[nn.Parameter]:
         """Every parameter but the embedding table, in a fixed order."""
         return [parameter for parameter in self.parameters() if parameter is not self.table.weight]
+
+
+def base_logits(inputs: TrainSet, tasks: Iterable[Task]) -> Tensor:
+    """[T] log-odds of each task among its judged train rows; 0 where the train set does not say.
+
+    A tower that starts there need not spend its first steps on the mean of a rare label, and does not overshoot it.
+    """
+    train = inputs.splits.get("train")
+    logits = []
+    for task in tasks:
+        positives = train.positives.get(task.name, 0) if train else 0
+        negatives = (train.judged.get(task.name, 0) if train else 0) - positives
+        logits.append(math.log(positives / negatives) if positives > 0 and negatives > 0 else 0.0)
+    return torch.tensor(logits)
 
 
 def usable_tasks(inputs: TrainSet, wanted: Iterable[str] | None = None) -> tuple[Task, ...]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from features.manifest import TrainSet
 from training.batch import Batch
-from training.models.base import ModelConf, RankingModel, Target, register, usable_tasks
+from training.models.base import ModelConf, RankingModel, Target, base_logits, register, usable_tasks
 from training.models.layers import fm_second_order, towers
 
 
@@ -35,9 +35,11 @@ class DeepFM(RankingModel):
     def __init__(self, inputs: TrainSet, conf: DeepFMConf) -> None:
         tasks = usable_tasks(inputs, [conf.task])
         super().__init__(inputs, conf, [Target(name=task.name, all_of=(task.name,)) for task in tasks])
-        self.bias = nn.Parameter(torch.zeros(1))
+        self.bias = nn.Parameter(base_logits(inputs, tasks))
         self.dense_weight = nn.Parameter(torch.zeros(len(inputs.dense), 1))
-        self.deep = towers(self.input.flat_width, conf.hidden, 1, dropout=conf.dropout, batch_norm=conf.batch_norm)
+        self.deep = towers(
+            self.input.flat_width, conf.hidden, torch.zeros(1), dropout=conf.dropout, batch_norm=conf.batch_norm
+        )
         self.add_position_tower(inputs, tasks)
 
     def forward(self, batch: Batch) -> Tensor:

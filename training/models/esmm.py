@@ -18,7 +18,7 @@ from torch import Tensor
 
 from features.manifest import TrainSet
 from training.batch import Batch
-from training.models.base import ModelConf, RankingModel, Target, register, usable_tasks
+from training.models.base import ModelConf, RankingModel, Target, base_logits, register, usable_tasks
 from training.models.layers import towers
 
 
@@ -42,7 +42,10 @@ class ESMM(RankingModel):
             Target(name=f"{parent.name}_and_{child.name}", all_of=(parent.name, child.name)),
         )
         super().__init__(inputs, conf, targets)
-        self.towers = towers(self.input.flat_width, conf.hidden, 2, dropout=conf.dropout, batch_norm=conf.batch_norm)
+        start = base_logits(inputs, (parent, child))
+        self.towers = towers(
+            self.input.flat_width, conf.hidden, start, dropout=conf.dropout, batch_norm=conf.batch_norm
+        )
         self.add_position_tower(inputs, (parent, child))
 
     def forward(self, batch: Batch) -> Tensor:

@@ -209,11 +209,13 @@ def head(inputs: int) -> nn.Linear:
     return layer
 
 
-def towers(inputs: int, widths: Sequence[int], count: int, *, dropout: float, batch_norm: bool) -> nn.ModuleList:
-    """`count` towers of one shape, each [n, inputs] → [n, 1]."""
+def towers(inputs: int, widths: Sequence[int], start: Tensor, *, dropout: float, batch_norm: bool) -> nn.ModuleList:
+    """One tower per element of `start`, each [n, inputs] → [n, 1], with a logit near that element at first."""
 
-    def tower() -> nn.Sequential:
+    def tower(logit: Tensor) -> nn.Sequential:
         mlp = MLP(inputs, widths, dropout=dropout, batch_norm=batch_norm)
-        return nn.Sequential(mlp, head(mlp.width))
+        last = head(mlp.width)
+        nn.init.constant_(last.bias, float(logit))
+        return nn.Sequential(mlp, last)
 
-    return nn.ModuleList(tower() for _ in range(count))
+    return nn.ModuleList(tower(logit) for logit in start)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from features.manifest import TrainSet
 from training.batch import Batch
-from training.models.base import ModelConf, RankingModel, Target, register, usable_tasks
+from training.models.base import ModelConf, RankingModel, Target, base_logits, register, usable_tasks
 from training.models.embedding import INITIAL_STD
 from training.models.layers import MLP, towers
 
@@ -45,8 +45,9 @@ class MMoE(RankingModel):
         for gate in gates:
             nn.init.normal_(gate.weight, std=INITIAL_STD)
         self.gates = nn.ModuleList(gates)
+        start = base_logits(inputs, tasks)
         self.towers = towers(
-            conf.expert_hidden[-1], conf.tower_hidden, len(tasks), dropout=conf.dropout, batch_norm=conf.batch_norm
+            conf.expert_hidden[-1], conf.tower_hidden, start, dropout=conf.dropout, batch_norm=conf.batch_norm
         )
         self.add_position_tower(inputs, tasks)
 
