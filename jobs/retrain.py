@@ -100,8 +100,8 @@ class Retrainer:
         self._steps.done.pop()  # its parts are recorded instead
         for run in runs:
             counted = [f"{name} {count:,}" for name, count in run.result.counts.items() if count]
-            days = f"{len(run.result.computed)} days computed, {len(run.result.skipped)} up to date"
-            note = ", ".join([days, *counted])
+            done = f"{len(run.result.computed)} days computed, {len(run.result.skipped)} up to date"
+            note = ", ".join([done, *counted])
             self._steps.record(StageTime(name=run.name, seconds=run.seconds, rows=run.result.rows), note)
 
     def _build(self, name: str, days: TrainDays, previous: str | None, *, warm: bool = False) -> tuple[TrainSet, str]:
