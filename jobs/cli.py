@@ -25,6 +25,7 @@ app = typer.Typer(
 Warehouse = Annotated[str, typer.Option("--warehouse", "-w", help="URL or folder of the warehouse.")]
 Place = Annotated[str, typer.Option(help="Which overlay of conf/base.yaml: local or cluster.")]
 Overrides = Annotated[list[str], typer.Option("--set", help="One conf value, e.g. --set days.train=14.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with trainings that were cut off.")]
 Force = Annotated[bool, typer.Option("--force", help="Compute also what is up to date.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for summary.json and report.html.")]
 DEFAULT_WAREHOUSE = "build/warehouse"
@@ -63,6 +64,19 @@ def ingest(
     )
     with people_first():
         ingest_source(source, options, warehouse, place, Steps())
+
+
+@app.command("write-kuailive")
+def write_kuailive(
+    to: Annotated[str, typer.Option("--to", help="Folder for the CSV files.")],
+    warehouse: Warehouse = DEFAULT_WAREHOUSE,
+    place: Place = "local",
+) -> None:
+    """Write a warehouse's raw tables, e.g. simulated ones, in KuaiLive's official CSV layout."""
+    from jobs.run_command import write_kuailive_layout
+
+    with people_first():
+        write_kuailive_layout(warehouse, to, place)
 
 
 @app.command("check-raw")
@@ -104,12 +118,13 @@ def daily(
     place: Place = "local",
     overrides: Overrides = [],  # noqa: B006
     truth: Annotated[str | None, typer.Option(help="The simulator's truth, for the report's ceilings.")] = None,
+    resume: Resume = False,
 ) -> None:
     """Full retrain: train on the last M mature days, judge, publish. Sees only rows with dt before --date."""
     from jobs.run_command import retrain
 
     with people_first():
-        raise typer.Exit(retrain("full", warehouse, date, place, overrides, out, truth))
+        raise typer.Exit(retrain("full", warehouse, date, place, overrides, out, truth, resume=resume))
 
 
 @app.command()
@@ -120,12 +135,13 @@ def incremental(
     place: Place = "local",
     overrides: Overrides = [],  # noqa: B006
     truth: Annotated[str | None, typer.Option(help="The simulator's truth, for the report's ceilings.")] = None,
+    resume: Resume = False,
 ) -> None:
     """Warm start from the champions on the newly mature days but the last, which judges them."""
     from jobs.run_command import retrain
 
     with people_first():
-        raise typer.Exit(retrain("incremental", warehouse, date, place, overrides, out, truth))
+        raise typer.Exit(retrain("incremental", warehouse, date, place, overrides, out, truth, resume=resume))
 
 
 @app.command()

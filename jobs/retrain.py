@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from features.errors import DataError, NotReadyError, Problem
-from features.manifest import TrainSet
+from features.manifest import TRAINSET_FILE, TrainSet
 from features.storage import absolute
 from jobs.console import Steps
 from jobs.launch import launch, training_arguments
@@ -61,8 +61,17 @@ class Retrained:
 class Retrainer:
     """Runs retrains of one warehouse."""
 
-    def __init__(self, context: Context, settings: Settings, facts: SourceFacts | None, steps: Steps) -> None:
+    def __init__(
+        self,
+        context: Context,
+        settings: Settings,
+        facts: SourceFacts | None,
+        steps: Steps,
+        *,
+        resume: bool = False,
+    ) -> None:
         self._context = context
+        self._resume = resume
         self._settings = settings
         self._pair = facts.tasks.esmm if facts else None
         self._steps = steps
@@ -194,7 +203,8 @@ class Retrainer:
                 continue
             folder = Path(absolute(self._warehouse.url).removeprefix("file://")) / "runs" / trainset.name / model
             with self._steps.step(f"train {model}", live=False) as step:
-                arguments = training_arguments(conf, root, str(folder), init_from=starts.get(model))
+                resume = self._resume and is_same_trainset(folder, trainset)
+                arguments = training_arguments(conf, root, str(folder), resume=resume, init_from=starts.get(model))
                 launch(self._settings.training, arguments)
                 result = read_result(Folder(str(folder)))
                 if result is None:
@@ -210,3 +220,12 @@ class Retrainer:
                 step.note = f"{releases[model].verdict.verdict} by rule {releases[model].verdict.rule}"
             folders[model] = folder
         return Retrained(trainset=trainset, releases=releases, run_folders=folders, skipped=skipped, ids_added=added)
+
+
+def is_same_trainset(run_folder: Path, trainset: TrainSet) -> bool:
+    """Whether a training that was cut off read the same rows, encoded alike: only then may it go on."""
+    path = run_folder / TRAINSET_FILE
+    if not path.exists():
+        return False
+    earlier = TrainSet.model_validate_json(path.read_text(encoding="utf-8"))
+    return earlier.model_dump(exclude={"splits"}) == trainset.model_dump(exclude={"splits"})

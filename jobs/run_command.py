@@ -19,6 +19,7 @@ from jobs.summarise import summarise, write_summary_and_report
 from pipeline.check_raw import RawCheckConf, Violation, check_raw, has_errors
 from pipeline.config import day_range
 from pipeline.context import ONE_DAY
+from pipeline.sources.kuailive_writer import write_kuailive
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -92,20 +93,38 @@ def backfill_days(
         retrainer.samples(day_range(first, last))
 
 
+def write_kuailive_layout(warehouse: str, folder: str, place: str) -> None:
+    """Write a warehouse's raw tables in KuaiLive's layout, and say what that layout has no file for."""
+    steps = Steps()
+    with session("write-kuailive", warehouse, place) as spark, steps.step("write-kuailive") as step:
+        left_out = write_kuailive(spark, warehouse, folder)
+        step.note = f"{folder}; left out: " + (", ".join(f"{k} {v:,}" for k, v in left_out.items()) or "nothing")
+
+
 def retrain(
-    kind: str, warehouse: str, date: datetime.date, place: str, overrides: Sequence[str], out: Path, truth: str | None
+    kind: str,
+    warehouse: str,
+    date: datetime.date,
+    place: str,
+    overrides: Sequence[str],
+    out: Path,
+    truth: str | None,
+    *,
+    resume: bool = False,
 ) -> int:
     """A full or incremental retrain, with summary and report; the exit code says what the gate said."""
     steps = Steps()
     with session(kind, warehouse, place, overrides) as spark:
         run = open_run(spark, warehouse, place, overrides, last_day=date - ONE_DAY)
-        retrained = retrain_with(run, kind, date, steps, out, truth)
+        retrained = retrain_with(run, kind, date, steps, out, truth, resume=resume)
     return int(ExitCode.GATE_STOPPED if retrained.stopped else ExitCode.OK)
 
 
-def retrain_with(run: Run, kind: str, date: datetime.date, steps: Steps, out: Path, truth: str | None) -> Retrained:
+def retrain_with(
+    run: Run, kind: str, date: datetime.date, steps: Steps, out: Path, truth: str | None, *, resume: bool = False
+) -> Retrained:
     """The same in an open session."""
-    retrainer = Retrainer(run.context, run.settings, run.facts, steps)
+    retrainer = Retrainer(run.context, run.settings, run.facts, steps, resume=resume)
     retrained = retrainer.full(date) if kind == "full" else retrainer.incremental(date)
     facts = run.facts
     days = [day.isoformat() for day in run.context.raw.listing.days["impressions"]]
