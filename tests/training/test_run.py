@@ -87,7 +87,7 @@ def train_losses(out: Path) -> list[dict[str, float]]:
 
 @pytest.mark.parametrize("name", ["deepfm", "esmm", "mmoe"])
 def test_a_model_learns_and_writes_all_down(name: str, trainset_url: str, tmp_path: Path) -> None:
-    result = run(conf_of(name, epochs=3), trainset_url, tmp_path)
+    result = run(conf_of(name, epochs=5), trainset_url, tmp_path)
     assert result.metrics["gate"]["enter"]["auc"] > 0.7  # type: ignore[operator]
     assert {path.name for path in tmp_path.iterdir()} == {
         "checkpoints", "curves.json", "metrics.json", "model.json", "model.safetensors", "optimiser.safetensors",
