@@ -138,7 +138,7 @@ def create_exclusively(url: str, content: bytes) -> bool:
 
 
 def _link_exclusively(path: str, draft: str, content: bytes) -> bool:
-    with open(draft, "wb") as sink:  # noqa: PTH123
+    with Path(draft).open("wb") as sink:
         sink.write(content)
         sink.flush()
         os.fsync(sink.fileno())

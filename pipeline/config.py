@@ -11,7 +11,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
@@ -213,6 +213,3 @@ def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:
         field = current.model_fields.get(part)
         current = field.annotation if field is not None else current
     return list(getattr(current, "model_fields", {}))
-
-
-Place = Literal["local", "cluster"]

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import datetime
 import itertools
-import json
 import re
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
@@ -338,8 +337,3 @@ def _observed(
 def _digest(observed: Mapping[str, int | None], index: int) -> str:
     parts = [int(observed[f"{name}_{index}"] or 0) for name in ("rows", "high", "low")]
     return "-".join(f"{part & 0xFFFFFFFFFFFFFFFF:x}" for part in parts)
-
-
-def to_json(value: object) -> bytes:
-    """Stable JSON: sorted keys, so that equal content is equal text."""
-    return json.dumps(value, sort_keys=True, indent=1, default=str).encode()
