@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 from features.schema import Catalog
 from pipeline.config import PipelineConf, day_range
+from pipeline.manifests import PartitionManifest, Provenance, day_partition
 from pipeline.raw_input import RawInput
-from pipeline.tables import PartitionManifest, Provenance, Warehouse, day_partition
+from pipeline.tables import Warehouse
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -20,70 +20,20 @@ import itertools
 import re
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, Field
 
 from features import storage
 from features.errors import DataError, HeldError, NotReadyError, Problem
 from pipeline.leases import Lease
+from pipeline.manifests import DataFile, PartitionManifest, Provenance, day_partition
 
 if TYPE_CHECKING:
-    from pyspark.sql import Column, DataFrame, SparkSession
+    from pyspark.sql import DataFrame, SparkSession
 
 MANIFEST_PATTERN = re.compile(r"^manifest\.(\d{6})$")
-UNKNOWN = "unknown"
 FOLDER_COLUMN = "written"  # Spark drops the column it partitions by, so it is a copy of the day
-
-
-class DataFile(BaseModel):
-    """A data file; `path` is relative to the table's folder."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    path: str
-    rows: int
-    bytes: int
-
-
-class PartitionManifest(BaseModel):
-    """One generation of one partition: its files, its content digest and what it was computed from.
-
-    `inputs` maps "table/partition" to the content digest (raw: listing digest) that was read.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    table: str
-    partition: str
-    generation: int = Field(ge=1)
-    attempt: str
-    files: tuple[DataFile, ...]
-    rows: int
-    digest: str
-    schema_: tuple[tuple[str, str], ...] = Field(alias="schema", serialization_alias="schema")
-    inputs: Mapping[str, str] = Field(default_factory=dict)
-    code: str = UNKNOWN
-    conf: str = UNKNOWN
-    counts: Mapping[str, int] = Field(default_factory=dict)
-    created_at: datetime.datetime
-
-
-@dataclass(frozen=True, kw_only=True)
-class Provenance:
-    """What goes into the manifest beside the data.
-
-    `inputs` is asked once per day: the input partitions of that day with their digests.
-    """
-
-    inputs: Mapping[datetime.date, Mapping[str, str]]
-    code: str = UNKNOWN
-    conf: str = UNKNOWN
-
-
-def day_partition(day: datetime.date) -> str:
-    """Name of a day's partition."""
-    return f"dt={day.isoformat()}"
 
 
 class Warehouse:
@@ -205,11 +155,13 @@ class Warehouse:
         from pyspark.sql import Observation
         from pyspark.sql import functions as F
 
+        from pipeline.observed import content_digest, observed_columns
+
         attempt = uuid.uuid4().hex[:12]
         target = f"{self.table_url(table)}/data/{attempt}"
         written = frame.drop(*counted)
         observation = Observation(f"write-{table}-{attempt}")
-        expressions = _observed(days, day_column, written.columns, counted)
+        expressions = observed_columns(days, day_column, written.columns, counted)
         with self.lease(table, [day_partition(day) for day in days], attempt) as lease:
             before = {day: self.generations(table, day_partition(day)) for day in days}
             (
@@ -232,7 +184,7 @@ class Warehouse:
                     attempt=attempt,
                     files=tuple(files.get(day.isoformat(), ())),
                     rows=int(observed[f"rows_{index}"] or 0),
-                    digest=_digest(observed, index),
+                    digest=content_digest(observed, index),
                     schema=schema,
                     inputs=provenance.inputs.get(day, {}),
                     code=provenance.code,
@@ -310,30 +262,3 @@ def _check_rows(
     ]
     if problems:
         raise DataError(problems)
-
-
-def _observed(
-    days: Sequence[datetime.date], day_column: str, columns: Sequence[str], counted: Sequence[str]
-) -> list[Column]:
-    """Aggregates of one pass, per day: rows, two order-free sums of row hashes, sums of counted columns."""
-    from pyspark.sql import functions as F
-
-    row_hash = F.xxhash64(*[F.col(name) for name in columns])
-    expressions = []
-    for index, day in enumerate(days):
-        here = F.col(day_column) == F.lit(day)
-        # Two 32-bit halves: their sums stay exact in 64 bits up to 2^31 rows a day.
-        high = F.when(here, F.shiftrightunsigned(row_hash, 32))
-        low = F.when(here, row_hash.bitwiseAND(F.lit(0xFFFFFFFF)))
-        expressions += [
-            F.count(F.when(here, F.lit(1))).alias(f"rows_{index}"),
-            F.sum(high).alias(f"high_{index}"),
-            F.sum(low).alias(f"low_{index}"),
-            *(F.sum(F.when(here, F.col(name))).alias(f"{name}_{index}") for name in counted),
-        ]
-    return expressions
-
-
-def _digest(observed: Mapping[str, int | None], index: int) -> str:
-    parts = [int(observed[f"{name}_{index}"] or 0) for name in ("rows", "high", "low")]
-    return "-".join(f"{part & 0xFFFFFFFFFFFFFFFF:x}" for part in parts)

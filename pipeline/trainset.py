@@ -28,9 +28,10 @@ from features.schema import Catalog, label_name, mask_name
 from pipeline import artefacts
 from pipeline.artefacts import Artefacts
 from pipeline.config import PipelineConf, TrainDays
+from pipeline.manifests import DataFile, PartitionManifest, day_partition
 from pipeline.pack import PackPlan, pack
 from pipeline.stages.names import SAMPLES, TRAINSETS
-from pipeline.tables import DataFile, PartitionManifest, Warehouse, day_partition
+from pipeline.tables import Warehouse
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession

@@ -15,9 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from features.errors import DataError, ExitCode, NotReadyError
+from pipeline.manifests import PartitionManifest, day_partition
 from pipeline.plan import stage
 from pipeline.stages import tiles
-from pipeline.tables import PartitionManifest, Warehouse, day_partition
+from pipeline.tables import Warehouse
 from tests.small_world import SAMPLE_DAYS, TILE_DAYS, compute, context_of, digests, raw_folder
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ import pytest
 from features import storage
 from features.errors import DataError, HeldError, NotReadyError
 from pipeline import leases
-from pipeline.tables import PartitionManifest, Provenance, Warehouse
+from pipeline.manifests import PartitionManifest, Provenance
+from pipeline.tables import Warehouse
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

@@ -15,9 +15,10 @@ from features.errors import DataError
 from features.manifest import SplitName, TrainSet
 from features.schema import load_catalog
 from pipeline.config import PipelineConf, TrainDays, parse
+from pipeline.manifests import Provenance
 from pipeline.pack import PackPlan
 from pipeline.stages.names import SAMPLES
-from pipeline.tables import Provenance, Warehouse
+from pipeline.tables import Warehouse
 from pipeline.trainset import TrainSetBuilder, load
 from tests.features.random_samples import days, sample_frame, sample_rows
 
