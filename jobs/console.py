@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from rich.console import Console
 from rich.markup import escape
@@ -33,14 +33,17 @@ class Steps:
     @contextmanager
     def step(self, name: str, *, live: bool = True) -> Iterator[Step]:
         """One step; `live=False` leaves the terminal to whoever runs inside (a progress bar of its own)."""
-        step = Step(name)
-        status = console.status(f"{name}") if live and console.is_terminal else None
-        step.attach(status)
         started = time.monotonic()
-        with status or _nothing():
+        with self.watch(name, live=live) as step:
             yield step
-        seconds = time.monotonic() - started
-        self.record(StageTime(name=name, seconds=seconds, rows=step.rows), step.note)
+        self.record(StageTime(name=name, seconds=time.monotonic() - started, rows=step.rows), step.note)
+
+    @contextmanager
+    def watch(self, name: str, *, live: bool = True) -> Iterator[Step]:
+        """What is under way, shown with its clock and not recorded: its parts are."""
+        status = console.status(name) if live and console.is_terminal else None
+        with status or nullcontext():
+            yield Step(name, status)
 
     def record(self, stage: StageTime, note: str = "") -> None:
         """Take down a finished step and say so."""
@@ -54,23 +57,15 @@ class Steps:
 class Step:
     """What runs inside a step says here what it does and what it made."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, status: Status | None) -> None:
+        """`status` shows what is said; None shows nothing."""
         self.name, self.rows, self.note = name, 0, ""
-        self._status: Status | None = None
-
-    def attach(self, status: Status | None) -> None:
-        """Where `say` shows its text; None shows nothing."""
         self._status = status
 
     def say(self, text: str) -> None:
         """What is being done now."""
         if self._status is not None:
             self._status.update(f"{self.name}: {escape(text)}")
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from features.errors import ExitCode, NotReadyError, Problem
 from jobs.console import Steps, console
@@ -31,12 +30,11 @@ def judge(run: Run, trainset: str, models: Sequence[str]) -> list[Release]:
     """
     warehouse = run.context.warehouse
     root = load(warehouse, trainset)[1]
-    folders = {model: Path(warehouse.url.removeprefix("file://")) / "runs" / trainset / model for model in models}
+    runs = run.settings.runs_folder(warehouse.url) / trainset
+    folders = {model: runs / model for model in models}
     untrained = [model for model, folder in folders.items() if read_result(Folder(str(folder))) is None]
     if untrained:
-        remedy = (
-            f"Train them with jobs/train.py --out {warehouse.url}/runs/{trainset}/<model>, or name others by --model"
-        )
+        remedy = f"Train them with jobs/train.py --out {runs}/<model>, or name others by --model"
         what = f"models have no complete training on {trainset}"
         raise NotReadyError([Problem(table="runs", what=what, count=len(untrained), examples=untrained, remedy=remedy)])
     registry = Registry.open(*run.settings.tracking(warehouse.url))

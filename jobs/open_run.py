@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from features.errors import DataError, Problem, ResourceError
-from jobs.settings import Settings
+from jobs.settings import Settings, is_remote
 from jobs.spark_session import spark_session
 from pipeline.context import Context
 from pipeline.run import open_context
@@ -54,7 +54,7 @@ def require_disk(warehouse: str, needed: int) -> None:
     Raises:
         ResourceError: names free and needed bytes.
     """
-    if "://" in warehouse and not warehouse.startswith("file://"):
+    if is_remote(warehouse):
         return
     folder = Path(warehouse.removeprefix("file://")).absolute()
     while not folder.exists():

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 from features.errors import DataError, NotReadyError, Problem
 from features.manifest import TRAINSET_FILE, TrainSet
-from features.storage import absolute
 from jobs.console import Steps
 from jobs.launch import launch, training_arguments
 from jobs.release import Release, release
@@ -103,10 +102,8 @@ class Retrainer:
 
     def samples(self, days: list[datetime.date] | tuple[datetime.date, ...]) -> None:
         """Compute what is missing or stale of the samples of these days."""
-        with self._steps.step("samples and before") as step:
+        with self._steps.watch("samples and before") as step:
             runs = compute_samples(self._context, list(days), step.say)
-            step.rows = sum(run.result.rows for run in runs)
-        self._steps.done.pop()  # its parts are recorded instead
         for run in runs:
             counted = [f"{name} {count:,}" for name, count in run.result.counts.items() if count]
             done = f"{len(run.result.computed)} days computed, {len(run.result.skipped)} up to date"
@@ -187,6 +184,7 @@ class Retrainer:
         return TrainDays(fit=tuple(day_range(first, trained)), train=tuple(train), valid=(), gate=gate)
 
     def _train_and_release(self, trainset: TrainSet, root: str, starts: Mapping[str, str]) -> Retrained:
+        root_of_runs = self._settings.runs_folder(self._warehouse.url)
         releases: dict[str, Release] = {}
         folders: dict[str, Path] = {}
         skipped: dict[str, str] = {}
@@ -201,7 +199,7 @@ class Retrainer:
             if isinstance(conf, str):
                 skipped[model] = conf
                 continue
-            folder = Path(absolute(self._warehouse.url).removeprefix("file://")) / "runs" / trainset.name / model
+            folder = root_of_runs / trainset.name / model
             with self._steps.step(f"train {model}", live=False) as step:
                 resume = self._resume and is_same_trainset(folder, trainset)
                 arguments = training_arguments(conf, root, str(folder), resume=resume, init_from=starts.get(model))

@@ -20,13 +20,14 @@ if TYPE_CHECKING:
 
 
 class TrainingSettings(Section):
-    """Which models are trained, and on how many ranks."""
+    """Which models are trained, on how many ranks, and into which local folder (null: `runs` in the warehouse)."""
 
     models: tuple[str, ...] = Field(default=("deepfm", "esmm", "mmoe"), min_length=1)
     ranks: int = Field(default=2, ge=1)
     launcher: Literal["horovodrun", "spark", "alone"] = "horovodrun"
     hosts: str | None = None
     incremental_epochs: int = Field(default=1, ge=1)
+    runs: str | None = None
 
 
 class RegistrySettings(Section):
@@ -76,6 +77,21 @@ class Settings(Section):
             raise ConfError("\n".join(problems))
         return cls(pipeline=pipeline, training=training, registry=registry, gate=gate)
 
+    def runs_folder(self, warehouse: str) -> Path:
+        """Where trainings write: a local folder, which all ranks share when they run on several hosts.
+
+        Raises:
+            ConfError: when the warehouse is not local and conf names no folder.
+        """
+        if self.training.runs is not None:
+            return Path(self.training.runs).absolute()
+        if is_remote(warehouse):
+            raise ConfError(
+                f"warehouse {warehouse} is not local, and trainings write to a folder that all ranks see: name one in "
+                "conf training.runs"
+            )
+        return Path(warehouse.removeprefix("file://")).absolute() / "runs"
+
     def tracking(self, warehouse: str) -> tuple[str, str | None]:
         """MLflow's URI and artefact folder.
 
@@ -84,11 +100,16 @@ class Settings(Section):
         """
         if self.registry.uri is not None:
             return self.registry.uri, self.registry.artifacts
-        if "://" in warehouse and not warehouse.startswith("file://"):
+        if is_remote(warehouse):
             raise ConfError(f"warehouse {warehouse} is not local: name an MLflow server in conf registry.uri")
         folder = Path(warehouse.removeprefix("file://")).absolute() / "mlflow"
         folder.mkdir(parents=True, exist_ok=True)
         return f"sqlite:///{folder / 'mlflow.db'}", (folder / "artifacts").as_uri()
+
+
+def is_remote(warehouse: str) -> bool:
+    """Whether a URL names something else than a folder of this machine."""
+    return "://" in warehouse and not warehouse.startswith("file://")
 
 
 def model_values(name: str) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def show_trainings(run: Run, trainset: TrainSet, root: str) -> None:
         if isinstance(conf, str):
             console.print(f"[yellow]{model} cannot be trained:[/] {conf}")
             continue
-        arguments = training_arguments(conf, root, f"{warehouse}/runs/{trainset.name}/{model}")
+        arguments = training_arguments(conf, root, str(run.settings.runs_folder(warehouse) / trainset.name / model))
         # Not wrapped at the width of a terminal: the line is there to be pasted.
         console.print(f"jobs/train.py {shlex.join(arguments)}", soft_wrap=True)
 

@@ -29,7 +29,7 @@ from pyspark.sql.types import StructType
 
 from features.errors import MAX_EXAMPLES, ConfError, DataError, Problem
 from pipeline.raw_listing import RawListing, require_ready
-from pipeline.raw_repeats import COPIES, DIFFER, first_of_each, lateness_days, repeats
+from pipeline.raw_repeats import COPIES, DIFFER, first_of_each, lateness_days, later_copies, repeats
 from pipeline.raw_shapes import raw_schema, read_shapes
 from pipeline.sources.raw_layout import DAY_COLUMN, RAW_TABLES, RawTable, table_folder
 
@@ -43,13 +43,13 @@ class RawCounts:
     Attributes:
         rows: rows in the files.
         quarantined: day of arrival -> rows that arrived too late to count anywhere.
-        repeated: rows beyond the first of their key, among all days that were examined together.
+        repeated: day of arrival -> rows left out because an earlier one has their key.
         empty_days: ready days without a row.
     """
 
     rows: int
     quarantined: Mapping[dt.date, int]
-    repeated: int
+    repeated: Mapping[dt.date, int]
     empty_days: tuple[dt.date, ...]
 
 
@@ -84,7 +84,6 @@ class _Examined:
 
     days: frozenset[dt.date]
     found: Mapping[dt.date, _Day]
-    repeated: int
     repeated_keys: DataFrame | None
 
 
@@ -138,7 +137,7 @@ class RawInput:
         return RawCounts(
             rows=sum(of_day.rows for of_day in found.values()),
             quarantined={day: of_day.late for day, of_day in found.items() if of_day.late},
-            repeated=examined.repeated,
+            repeated=self._repeats_by_day(RAW_TABLES[table], tuple(wanted), examined.repeated_keys),
             empty_days=tuple(day for day in wanted if day not in found),
         )
 
@@ -174,15 +173,24 @@ class RawInput:
     def _examine_now(self, spec: RawTable, days: tuple[dt.date, ...]) -> _Examined:
         seen = self._load(spec.name, self._with_look_back(spec, days))
         found = self._count_times(spec, seen)
-        examined = _Examined(days=frozenset(days), found=found, repeated=0, repeated_keys=None)
+        examined = _Examined(days=frozenset(days), found=found, repeated_keys=None)
         if spec.kind == "updates" or not found:
             return examined
         keys = repeats(self._in_time(spec, seen), spec).persist()
-        repeated = self._check_repeats(spec, keys, sum(of_day.rows for of_day in found.values()))
-        if not repeated:
+        if not self._check_repeats(spec, keys, sum(of_day.rows for of_day in found.values())):
             keys.unpersist()
             return examined
-        return replace(examined, repeated=repeated, repeated_keys=keys)
+        return replace(examined, repeated_keys=keys)
+
+    def _repeats_by_day(
+        self, spec: RawTable, days: tuple[dt.date, ...], repeated_keys: DataFrame | None
+    ) -> dict[dt.date, int]:
+        """Later copies per day of arrival; a pass over the rows only where there are repeats."""
+        if repeated_keys is None:
+            return {}
+        rows = self._in_time(spec, self._load(spec.name, self._with_look_back(spec, days)))
+        copies = later_copies(rows, repeated_keys, spec).where(F.col(DAY_COLUMN).isin(*days))
+        return {row[DAY_COLUMN]: int(row["count"]) for row in copies.groupBy(DAY_COLUMN).count().collect()}
 
     def _load(self, table: str, days: tuple[dt.date, ...]) -> DataFrame:
         shapes = read_shapes(self._spark, self.listing, table, days)

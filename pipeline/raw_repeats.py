@@ -41,6 +41,11 @@ def repeats(df: DataFrame, spec: RawTable, columns: Iterable[str] | None = None)
     )
 
 
+def later_copies(df: DataFrame, repeated_keys: DataFrame, spec: RawTable) -> DataFrame:
+    """The rows that `first_of_each` leaves out."""
+    return _numbered_copies(df, repeated_keys, spec).where(F.col(COPIES) > 1).drop(COPIES)
+
+
 def first_of_each(df: DataFrame, repeated_keys: DataFrame, spec: RawTable) -> DataFrame:
     """`df` without the later copies: of the rows of a repeated key the first by (dt, event time) stays.
 
@@ -48,12 +53,13 @@ def first_of_each(df: DataFrame, repeated_keys: DataFrame, spec: RawTable) -> Da
         repeated_keys: as `repeats` gives it; only rows of these keys are shuffled and sorted.
     """
     key = repeat_key(spec)
-    names = repeated_keys.select(*key)
+    firsts = _numbered_copies(df, repeated_keys, spec).where(F.col(COPIES) == 1).drop(COPIES)
+    return df.join(repeated_keys.select(*key), list(key), "left_anti").unionByName(firsts)
+
+
+def _numbered_copies(df: DataFrame, repeated_keys: DataFrame, spec: RawTable) -> DataFrame:
+    """The rows of repeated keys, numbered from 1 by (dt, event time) within their key."""
+    key = repeat_key(spec)
     order = Window.partitionBy(*key).orderBy(DAY_COLUMN, *spec.event_time)
-    firsts = (
-        df.join(names, list(key), "left_semi")
-        .withColumn(COPIES, F.row_number().over(order))
-        .where(F.col(COPIES) == 1)
-        .drop(COPIES)
-    )
-    return df.join(names, list(key), "left_anti").unionByName(firsts)
+    rows = df.join(repeated_keys.select(*key), list(key), "left_semi")
+    return rows.withColumn(COPIES, F.row_number().over(order))

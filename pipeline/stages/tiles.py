@@ -72,6 +72,7 @@ def _raw_counts(context: Context, days: Sequence[datetime.date]) -> dict[datetim
         found = context.raw.counts(table, days)
         for day in days:
             counts[day][f"{table}_quarantined"] = found.quarantined.get(day, 0)
+            counts[day][f"{table}_repeated"] = found.repeated.get(day, 0)
             counts[day][f"{table}_empty_days"] = int(day in found.empty_days)
     return counts
 

@@ -54,6 +54,16 @@ def test_a_local_warehouse_tracks_beside_itself_and_a_remote_one_asks_for_a_serv
     assert named.tracking("hdfs://lake") == ("http://tracking", None)
 
 
+def test_trainings_of_a_remote_warehouse_need_a_folder(tmp_path: Path) -> None:
+    settings = Settings.load("local")
+    for url in (str(tmp_path), f"file://{tmp_path}"):
+        assert settings.runs_folder(url) == tmp_path / "runs"
+    with pytest.raises(ConfError, match=r"s3://lake is not local.* name one in conf training.runs"):
+        settings.runs_folder("s3://lake")
+    named = Settings.load("local", [f"training.runs={tmp_path}"])
+    assert named.runs_folder("s3://lake") == tmp_path
+
+
 def test_a_training_follows_the_main_task_and_the_source_pair(trainset: TrainSet, tmp_path: Path) -> None:
     settings = Settings.load("local", ["training.incremental_epochs=2"], FACTS)
     deepfm = train_conf("deepfm", settings, str(tmp_path), trainset)

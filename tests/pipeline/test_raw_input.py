@@ -119,7 +119,8 @@ def test_copies_count_once_where_they_arrived_first(spark: SparkSession, tmp_pat
     both = sorted((row["action_id"], row["dt"]) for row in raw.read("actions", [day(0), day(1)]).collect())
     assert both == [(1, day(0)), (2, day(0)), (3, day(1))]
     assert [row["action_id"] for row in raw.read("actions", [day(1)]).collect()] == [3]
-    assert raw.counts("actions", [day(0), day(1)]).repeated == 2
+    assert raw.counts("actions", [day(0), day(1)]).repeated == {day(0): 1, day(1): 1}
+    assert raw.counts("actions", [day(1)]).repeated == {day(1): 1}
     raw.close()
 
 
@@ -136,6 +137,7 @@ def test_a_subset_of_examined_days_is_answered_for(spark: SparkSession, tmp_path
         there_counts, here_counts = (raw.counts("actions", [day(offset)]) for raw in (widest, narrow))
         assert there_counts.rows == here_counts.rows
         assert there_counts.quarantined == here_counts.quarantined
+        assert there_counts.repeated == here_counts.repeated == ({} if offset == 0 else {day(1): 1})
     widest.close()
     narrow.close()
 

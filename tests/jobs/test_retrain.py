@@ -1,0 +1,49 @@
+"""Retrains: which training that was cut off may go on. The whole of a retrain runs in tests/e2e."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from features.manifest import TRAINSET_FILE, TrainSet
+from jobs.retrain import is_same_trainset
+from tests.training.trainset_factory import write_trainset
+
+
+@pytest.fixture(scope="module")
+def trainset(tmp_path_factory: pytest.TempPathFactory) -> TrainSet:
+    return write_trainset(tmp_path_factory.mktemp("trainset"), rows=256, valid_rows=64, gate_rows=64)
+
+
+def run_on(folder: Path, trainset: TrainSet) -> Path:
+    (folder / TRAINSET_FILE).write_text(trainset.model_dump_json(), encoding="utf-8")
+    return folder
+
+
+def test_without_an_earlier_training_there_is_nothing_to_go_on_with(tmp_path: Path, trainset: TrainSet) -> None:
+    assert not is_same_trainset(tmp_path, trainset)
+
+
+def test_the_same_rows_written_anew_are_the_same(tmp_path: Path, trainset: TrainSet) -> None:
+    train = trainset.splits["train"]
+    moved = [file.model_copy(update={"path": f"elsewhere/{file.path}"}) for file in train.files]
+    rewritten = trainset.model_copy(
+        update={"splits": dict(trainset.splits) | {"train": train.model_copy(update={"files": tuple(moved)})}}
+    )
+    assert is_same_trainset(run_on(tmp_path, rewritten), trainset)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"lineage": {"samples/dt=2026-01-02": "other digest"}}, id="other samples"),
+        pytest.param({"catalog_fingerprint": "other"}, id="other features"),
+        pytest.param({"seed": 12345}, id="other order"),
+        pytest.param({"tasks": ()}, id="other tasks"),
+    ],
+)
+def test_other_rows_or_another_encoding_start_anew(
+    tmp_path: Path, trainset: TrainSet, change: dict[str, object]
+) -> None:
+    assert not is_same_trainset(run_on(tmp_path, trainset.model_copy(update=change)), trainset)
