@@ -174,6 +174,27 @@ def rollback(
 
 
 @app.command()
+def withdraw(
+    model: Annotated[str, typer.Argument(help="Name of the model in the registry.")],
+    why: Annotated[str, typer.Option(help="For the history.")],
+    warehouse: Warehouse = DEFAULT_WAREHOUSE,
+    place: Place = "local",
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Leave a model without a champion: its next candidate passes by the floors alone."""
+    from jobs.settings import Settings
+    from training.registry import Registry
+
+    with people_first():
+        registry = Registry.open(*Settings.load(place).tracking(warehouse))
+        if not yes:
+            _show_versions(registry, model)
+            typer.confirm(f"Leave {model} without a champion?", abort=True)
+        version = registry.withdraw(model, why=why)
+        console.print(f"[green]✓[/] {model}: version {version} is withdrawn; there is no champion")
+
+
+@app.command()
 def gate(
     verdict_file: Annotated[Path, typer.Argument(help="verdict.json of a training, or the folder it is in.")],
 ) -> None:

@@ -40,7 +40,7 @@ def judge_folders(
         conf: thresholds; None stops.
 
     Raises:
-        DataError: if the candidate names no gate day, or the samples are not of it.
+        DataError: if the candidate names no gate day, the samples are not of it, or the champion cannot read them.
     """
     scorer = Scorer.open(str(candidate))
     gate = scorer.trainset.splits.get("gate")
@@ -59,7 +59,7 @@ def judge_folders(
         left_out=_not_judged(scorer),
         parity=parity,
     )
-    other = _scored(f"version {champion[0]}", Scorer.open(str(champion[1])), samples) if champion else None
+    other = _scored_champion(model, *champion, samples) if champion else None
     return judge(_scored(scorer.trainset.name, scorer, samples), other, evidence, conf)
 
 
@@ -108,6 +108,16 @@ def _numbers(samples: pa.Table, name: str) -> Floats:
 
 def _scored(name: str, scorer: Scorer, samples: pa.Table) -> Scored:
     return Scored(name=name, days=Days.of(scorer.trainset), scores=scorer.score(samples))
+
+
+def _scored_champion(model: str, version: str, folder: Path, samples: pa.Table) -> Scored:
+    """The champion on the candidate's rows, which a changed catalog may have made unreadable to it."""
+    scorer = Scorer.open(str(folder))
+    if missing := sorted(set(scorer.encoder.columns()) - set(samples.column_names)):
+        remedy = f"Bring the features back, or go on without a champion: `limelight withdraw {model} --why ...`"
+        what = f"version {version} of {model} reads columns that the catalog no longer has: it cannot be compared with"
+        raise DataError([Problem(table="samples", what=what, count=len(missing), examples=missing, remedy=remedy)])
+    return _scored(f"version {version}", scorer, samples)
 
 
 def _check_day(samples: pa.Table, day: str) -> None:

@@ -7,7 +7,7 @@ Tags, all on versions:
 
     limelight.digest       digest of the folder's MANIFEST.json
     limelight.promotion    who, what, why, when, and the version that it takes over from: rollback goes there
-    limelight.rollback     who, what, why, when, and the version that it gave way to
+    limelight.rollback     who, what, why, when, and the version that it gave way to; none when it was withdrawn
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 CHAMPION = "champion"
+State = Literal["champion", "retired", "rolled back", "withdrawn", "never promoted"]
 EXPERIMENT = "limelight"
 DIGEST_TAG = "limelight.digest"
 PROMOTION_TAG = "limelight.promotion"
@@ -56,14 +57,14 @@ class Version:
     """A registered version.
 
     Attributes:
-        state: champion now; retired, when a later one took over; rolled back; or never promoted, when a
-            publication ended before the alias moved.
+        state: champion now; retired, when a later one took over; rolled back; withdrawn, when nothing took its
+            place; or never promoted, when a publication ended before the alias moved.
         uri: of the published folder.
     """
 
     name: str
     version: str
-    state: Literal["champion", "retired", "rolled back", "never promoted"]
+    state: State
     uri: str
     digest: str
     run_id: str | None
@@ -197,6 +198,24 @@ class Registry:
         self._move_alias(name, promotion.previous)
         return promotion.previous
 
+    def withdraw(self, name: str, *, why: str, who: str | None = None) -> str:
+        """Leave a model without a champion: its next candidate passes by the floors alone.
+
+        Returns:
+            The version that was in use.
+
+        Raises:
+            DataError: if there is no champion.
+        """
+        current = self._champion_version(name)
+        if current is None:
+            remedy = "See `limelight status` for the versions there are"
+            raise DataError([Problem(what=f"{name} has no champion to withdraw", remedy=remedy)])
+        move = Move(who=who or getpass.getuser(), why=why, when=_now())
+        self._client.set_model_version_tag(name, str(current.version), ROLLBACK_TAG, move.model_dump_json())
+        self._client.delete_registered_model_alias(name, CHAMPION)
+        return str(current.version)
+
     def history(self, name: str) -> list[Version]:
         """All versions, newest first; empty when the model is unknown."""
         found = sorted(self._client.search_model_versions(f"name='{name}'"), key=lambda v: -int(v.version))
@@ -262,11 +281,11 @@ def _line(versions: Mapping[str, ModelVersion], champion: str | None) -> list[st
 def _described(version: ModelVersion, line: list[str]) -> Version:
     rollback = _move(version, ROLLBACK_TAG)
     number = str(version.version)
-    state: Literal["champion", "retired", "rolled back", "never promoted"] = "never promoted"
+    state: State = "never promoted"
     if line and number == line[0]:
         state = "champion"
     elif rollback is not None:
-        state = "rolled back"
+        state = "rolled back" if rollback.to is not None else "withdrawn"
     elif number in line:
         state = "retired"
     return Version(

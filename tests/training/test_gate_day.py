@@ -72,6 +72,12 @@ def test_samples_of_another_day_are_refused(folder: Path) -> None:
         judge_folders("esmm", folder, None, other, PARITY, LENIENT)
 
 
+def test_a_champion_that_reads_features_of_the_past_is_named_with_the_way_out(raw: RawTrainset, folder: Path) -> None:
+    without = raw.samples.drop_columns(["room_viewers"])
+    with pytest.raises(DataError, match=r"(?s)version 3 of esmm reads columns .*room_viewers.*limelight withdraw esmm"):
+        judge_folders("esmm", folder, ("3", folder), without, PARITY, LENIENT)
+
+
 def test_labels_of_conjunctions_are_those_of_training(raw: RawTrainset) -> None:
     """The numpy rule here against the torch rule of the loss, on masks of every kind."""
     rng = np.random.default_rng(0)

@@ -101,6 +101,19 @@ def test_a_publication_after_a_rollback_takes_over_from_what_was_in_use(registry
     assert registry.rollback("after", why="worse") == "1"
 
 
+def test_a_withdrawn_champion_has_no_successor_until_the_next_publication(registry: Registry, folder: Make) -> None:
+    for content in ("a", "b"):
+        registry.publish("gone", folder(content), verdict("gone"))
+    assert registry.withdraw("gone", why="its features are no more", who="ann") == "2"
+    assert registry.champion("gone") is None
+    with pytest.raises(DataError, match="gone has no champion to withdraw"):
+        registry.withdraw("gone", why="again")
+    registry.publish("gone", folder("c"), verdict("gone"))
+    assert {v.version: v.state for v in registry.history("gone")}["2"] == "withdrawn"
+    with pytest.raises(DataError, match="version 3 is the first"):
+        registry.rollback("gone", why="there is nothing before it")
+
+
 def test_rollback_of_an_unknown_model_says_so(registry: Registry) -> None:
     with pytest.raises(DataError, match="has no champion"):
         registry.rollback("unknown", why="habit")
