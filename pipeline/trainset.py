@@ -12,7 +12,6 @@ from __future__ import annotations
 import datetime
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -22,7 +21,7 @@ from pyspark.sql import functions as F
 from features import manifest as names
 from features import storage
 from features.encoding import Encoder, VocabularyIndex, load_booster
-from features.errors import DataError, NotReadyError, Problem
+from features.errors import NotReadyError, Problem
 from features.manifest import Split, SplitName, TrainSet
 from features.schema import Catalog, label_name, mask_name
 from pipeline import artefacts
@@ -32,20 +31,12 @@ from pipeline.manifests import DataFile, PartitionManifest, day_partition
 from pipeline.pack import PackPlan, pack
 from pipeline.stages.names import SAMPLES, TRAINSETS
 from pipeline.tables import Warehouse
+from pipeline.task_choice import Counts, choose_tasks, count_labels
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
 
 Report = Callable[[str], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Counts:
-    """Rows, judged rows and positives of a split."""
-
-    rows: int
-    judged: Mapping[str, int]
-    positives: Mapping[str, int]
 
 
 def trainset_partition(name: str) -> str:
@@ -108,9 +99,10 @@ class TrainSetBuilder:
                 "valid": days.valid,
                 "gate": (days.gate,),
             }
-            counts = self._count(split_days)
+            every = [day for its_days in split_days.values() for day in its_days]
+            counts = count_labels(self._warehouse.read_days(self._spark, SAMPLES, every), self._catalog, split_days)
             lender = load(self._warehouse, previous) if previous else None
-            tasks, left_out = self._choose_tasks(counts["gate"])
+            tasks, left_out = choose_tasks(counts["gate"], self._catalog, self._conf.tasks, self._source)
             unjudged: Mapping[str, str] = {}
             if warm and lender is not None:
                 trained = {task.name for task in lender[0].tasks}
@@ -134,70 +126,6 @@ class TrainSetBuilder:
             lease.check()
             self._commit(trainset, attempt, generation=(before or [0])[-1] + 1)
         return trainset, root
-
-    def _count(self, split_days: Mapping[SplitName, Sequence[datetime.date]]) -> dict[SplitName, Counts]:
-        """Rows, judged rows and positives of every split, in one pass over the label columns."""
-        every = [day for days in split_days.values() for day in days]
-        samples = self._warehouse.read_days(self._spark, SAMPLES, every)
-        sums = [F.count(F.lit(1)).alias("rows")]
-        for label in self._catalog.labels:
-            sums.append(F.sum(mask_name(label.name)).alias(mask_name(label.name)))
-            sums.append(F.sum(F.col(label_name(label.name)) * F.col(mask_name(label.name))).alias(label.name))
-        by_day = {row["dt"]: row.asDict() for row in samples.groupBy("dt").agg(*sums).collect()}
-        found: dict[SplitName, Counts] = {}
-        for split, days in split_days.items():
-            rows = [by_day[day] for day in days if day in by_day]
-            found[split] = Counts(
-                rows=sum(row["rows"] for row in rows),
-                judged={lb.name: sum(row[mask_name(lb.name)] or 0 for row in rows) for lb in self._catalog.labels},
-                positives={lb.name: sum(row[lb.name] or 0 for row in rows) for lb in self._catalog.labels},
-            )
-        empty = [split for split, count in found.items() if count.rows == 0 and split_days[split]]
-        if empty:
-            raise DataError(
-                [
-                    Problem(
-                        table=SAMPLES,
-                        day=", ".join(day.isoformat() for day in split_days[split]),
-                        what=f"the {split} split has no rows",
-                        remedy="A model cannot be trained or judged on it; look at the raw days with "
-                        "`limelight check-raw`, or choose another --date",
-                    )
-                    for split in empty
-                ]
-            )
-        return found
-
-    def _choose_tasks(self, gate: Counts) -> tuple[tuple[names.Task, ...], dict[str, str]]:
-        limits = self._conf.tasks
-        kept, left_out = [], {}
-        for label in self._catalog.labels:
-            positives = gate.positives[label.name]
-            negatives = gate.judged[label.name] - positives
-            share = max(positives, negatives) / max(1, positives + negatives)
-            if limits.only is not None and label.name not in limits.only:
-                left_out[label.name] = f"the source {self._source} cannot teach it"
-            elif positives < limits.min_positives or negatives < limits.min_negatives:
-                left_out[label.name] = (
-                    f"{positives} positives and {negatives} negatives on the gate day; needed are "
-                    f"{limits.min_positives} and {limits.min_negatives}"
-                )
-            elif share > limits.max_share:
-                left_out[label.name] = f"near-constant given its parent: one class has {share:.2%} of the gate day"
-            else:
-                kept.append(names.Task(name=label.name, space=label.space, parent=label.parent))
-        if limits.main in left_out or not kept:
-            raise DataError(
-                [
-                    Problem(
-                        table=SAMPLES,
-                        column=label_name(limits.main),
-                        what=f"the main task cannot be judged: {left_out.get(limits.main, 'no task is left')}",
-                        remedy="Choose another main task (conf tasks.main) or a later --date",
-                    )
-                ]
-            )
-        return tuple(kept), left_out
 
     def _describe(
         self,
