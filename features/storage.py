@@ -1,22 +1,34 @@
 """Plain file access by URL, for both sides: local paths, file://, hdfs://, s3://.
 
 The one primitive that commits rest on is `create_exclusively`: it either makes a whole new file or says
-that somebody else has made it. Nothing here ever overwrites a file that a reader may hold.
+that somebody else has made it. Nothing here ever overwrites a file that a reader may hold. How a store does it:
+
+    local disk     a draft, synced, then a hard link, which fails where the name is taken
+    S3             one conditional put (If-None-Match: *): there is no rename, and no folder to make
+    HDFS           a draft, then a rename, which HDFS refuses where the name is taken
+
+S3 is reached by the standard variables: AWS_ENDPOINT_URL (another server than Amazon's), AWS_ACCESS_KEY_ID,
+AWS_SECRET_ACCESS_KEY, AWS_DEFAULT_REGION, and whatever else the SDKs look at (roles, profiles).
 """
 
 from __future__ import annotations
 
+import functools
+import http
 import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 from pyarrow import fs
 
-_ARROW_SCHEMES = {"s3a": "s3", "s3n": "s3"}  # Hadoop's names of what Arrow calls s3
+S3_SCHEMES = ("s3", "s3a", "s3n")  # the last two are Hadoop's names
+S3_ENDPOINT_VARIABLE = "AWS_ENDPOINT_URL"
+S3_CONFLICT_TRIES = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +46,18 @@ def resolve(url: str) -> tuple[fs.FileSystem, str]:
     if "://" not in url:
         return fs.LocalFileSystem(), str(Path(url).absolute())
     scheme, rest = url.split("://", 1)
-    filesystem, path = fs.FileSystem.from_uri(f"{_ARROW_SCHEMES.get(scheme, scheme)}://{rest}")
+    if scheme in S3_SCHEMES:
+        path, _, query = rest.partition("?")
+        bucket = path.partition("/")[0]
+        return _s3_bucket(bucket, query, os.environ.get(S3_ENDPOINT_VARIABLE)), path.rstrip("/")
+    filesystem, path = fs.FileSystem.from_uri(url)
     return filesystem, path
+
+
+@functools.lru_cache(maxsize=64)
+def _s3_bucket(bucket: str, query: str, _endpoint: str | None) -> fs.FileSystem:
+    """Kept, since making one asks the store for the bucket's region; Arrow itself reads the endpoint's variable."""
+    return fs.FileSystem.from_uri(f"s3://{bucket}" + (f"?{query}" if query else ""))[0]
 
 
 def absolute(url: str) -> str:
@@ -65,9 +87,15 @@ def read_bytes(url: str) -> bytes:
 def write_bytes(url: str, content: bytes) -> None:
     """Write a file at a path that only this attempt uses; readers learn of it by a manifest."""
     filesystem, path = resolve(url)
-    filesystem.create_dir(path.rsplit("/", 1)[0], recursive=True)
+    _make_folder_of(filesystem, path)
     with filesystem.open_output_stream(path) as sink:
         sink.write(content)
+
+
+def _make_folder_of(filesystem: fs.FileSystem, path: str) -> None:
+    """The folder that a file is to lie in; on S3 a folder is nothing but the keys that begin with its name."""
+    if not isinstance(filesystem, fs.S3FileSystem):
+        filesystem.create_dir(path.rsplit("/", 1)[0], recursive=True)
 
 
 def exists(url: str) -> bool:
@@ -120,8 +148,9 @@ def create_exclusively(url: str, content: bytes) -> bool:
         True when this call created it, False when it was there already.
     """
     filesystem, path = resolve(url)
-    folder = path.rsplit("/", 1)[0]
-    filesystem.create_dir(folder, recursive=True)
+    if isinstance(filesystem, fs.S3FileSystem):
+        return _put_exclusively(path, content, filesystem.region)
+    _make_folder_of(filesystem, path)
     draft = f"{path}.{uuid.uuid4().hex}.draft"
     if isinstance(filesystem, fs.LocalFileSystem):
         return _link_exclusively(path, draft, content)
@@ -149,3 +178,37 @@ def _link_exclusively(path: str, draft: str, content: bytes) -> bool:
     finally:
         Path(draft).unlink()
     return True
+
+
+@functools.lru_cache(maxsize=8)
+def _s3_client(region: str, endpoint: str | None) -> Any:
+    import boto3  # Arrow's own S3 client cannot put on a condition
+
+    return boto3.client("s3", region_name=region or None, endpoint_url=endpoint)
+
+
+def _put_exclusively(path: str, content: bytes, region: str) -> bool:
+    """One conditional put: the store compares and creates in one step.
+
+    Raises:
+        OSError: writers at the same moment made the store answer 409 again and again.
+        botocore.exceptions.ClientError: any other refusal of the store.
+    """
+    from botocore.exceptions import ClientError
+
+    client = _s3_client(region, os.environ.get(S3_ENDPOINT_VARIABLE))
+    bucket, _, key = path.partition("/")
+    for _ in range(S3_CONFLICT_TRIES):
+        try:
+            client.put_object(Bucket=bucket, Key=key, Body=content, IfNoneMatch="*")
+        except ClientError as refused:
+            answer = refused.response["ResponseMetadata"]
+            if answer["HTTPStatusCode"] == http.HTTPStatus.PRECONDITION_FAILED:
+                # A put whose answer was lost is sent again, and then finds its own object.
+                lost_answer = answer.get("RetryAttempts", 0) > 0
+                return lost_answer and bool(client.get_object(Bucket=bucket, Key=key)["Body"].read() == content)
+            if answer["HTTPStatusCode"] != http.HTTPStatus.CONFLICT:
+                raise
+        else:
+            return True
+    raise OSError(f"s3://{path}: {S3_CONFLICT_TRIES} conditional puts met other writers' (409); run again")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pipeline.java_runtime import ensure_java_home
+from tests.s3_server import S3Server, new_bucket, s3_server
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -64,3 +66,18 @@ def world(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path
     write_raw(warehouse)
     compute(context_of(spark, warehouse))
     return warehouse
+
+
+@pytest.fixture(scope="session")
+def s3_running() -> Iterator[S3Server]:
+    """An S3 server on loopback."""
+    with s3_server() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_running: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of an empty bucket, on a server that the environment names."""
+    for name, value in s3_running.environment.items():
+        monkeypatch.setenv(name, value)
+    return new_bucket(uuid.uuid4().hex)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from features import storage
 from features.errors import DataError, HeldError, NotReadyError
 from pipeline import leases
 from pipeline.manifests import PartitionManifest, Provenance
@@ -113,11 +112,3 @@ def test_a_lease_without_heartbeat_expires(tmp_path: Path, monkeypatch: pytest.M
     with leases.Lease(folder, ["p"], "heir"):
         pass
     dead.__exit__(None, None, None)
-
-
-def test_exclusive_creation_keeps_the_first(tmp_path: Path) -> None:
-    url = str(tmp_path / "folder" / "manifest.000001")
-    assert storage.create_exclusively(url, b"first")
-    assert not storage.create_exclusively(url, b"second")
-    assert storage.read_bytes(url) == b"first"
-    assert [entry.name for entry in storage.list_files(str(tmp_path / "folder"))] == ["manifest.000001"]

@@ -1,0 +1,63 @@
+"""Exclusive creation, on the local disk and on a store without rename."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from features import storage
+from tests.s3_server import S3Server
+
+
+@pytest.fixture(params=["local", "s3"])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return str(tmp_path) if request.param == "local" else f"{request.getfixturevalue('s3')}/deep"
+
+
+def test_exclusive_creation_keeps_the_first_and_leaves_nothing_else(root: str) -> None:
+    url = f"{root}/folder/manifest.000001"
+    assert storage.create_exclusively(url, b"first")
+    assert not storage.create_exclusively(url, b"second")
+    assert storage.read_bytes(url) == b"first"
+    assert [entry.name for entry in storage.list_files(f"{root}/folder")] == ["manifest.000001"]
+
+
+def test_one_of_many_writers_at_once_creates_a_file(root: str) -> None:
+    url = f"{root}/winner"
+    with ThreadPoolExecutor(4) as pool:
+        created = list(pool.map(lambda number: storage.create_exclusively(url, str(number).encode()), range(12)))
+    assert created.count(True) == 1
+    assert storage.read_bytes(url) == str(created.index(True)).encode()
+
+
+def test_listing_reading_and_deleting(root: str) -> None:
+    storage.write_bytes(f"{root}/a/x", b"1")
+    storage.write_bytes(f"{root}/a/b/y", b"22")
+    files = storage.list_files(f"{root}/a", recursive=True)
+    assert [(entry.name, entry.size, storage.read_bytes(entry.url)) for entry in files] == [
+        ("b/y", 2, b"22"),
+        ("x", 1, b"1"),
+    ]
+    assert storage.list_folders(f"{root}/a") == ["b"]
+    assert [storage.exists(f"{root}/a/{name}") for name in ("b", "x", "c")] == [True, True, False]
+    storage.delete(f"{root}/a/b")
+    assert storage.list_folders(f"{root}/a") == []
+    assert storage.list_files(f"{root}/nowhere") == []
+
+
+def test_a_put_whose_answer_was_lost_is_known_again(s3: str, s3_running: S3Server) -> None:
+    s3_running.lose_next_answer = True
+    assert storage.create_exclusively(f"{s3}/manifest.000001", b"ours")
+    assert not s3_running.lose_next_answer
+    s3_running.lose_next_answer = True
+    assert not storage.create_exclusively(f"{s3}/manifest.000001", b"another's")
+    assert storage.read_bytes(f"{s3}/manifest.000001") == b"ours"
+
+
+def test_the_store_refuses_what_is_no_conflict(s3: str) -> None:
+    from botocore.exceptions import ClientError
+
+    with pytest.raises(ClientError, match="NoSuchBucket"):
+        storage.create_exclusively("s3://there-is-no-such-bucket/x", b"")
