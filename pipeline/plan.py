@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pipeline.context import Context, StageResult
-from pipeline.stages import profiles, samples, tiles
+from pipeline.stages import profiles, recent, samples, tiles
 
 StageFunction = Callable[[Context, Sequence[datetime.date]], StageResult]
 
@@ -54,8 +54,16 @@ PLAN = (
         run=profiles.run,
     ),
     Stage(
+        name="recent",
+        reads=("recent_actions", "raw/actions", "raw/rooms"),
+        writes=("recent_actions",),
+        span="as of D, from the state of an earlier day",
+        door="jobs/recent.py",
+        run=recent.run,
+    ),
+    Stage(
         name="samples",
-        reads=("profiles_*", "raw/*"),
+        reads=("profiles_*", "recent_actions", "raw/*"),
         writes=("samples",),
         span="impressions of D, mature at D + label_delay_days",
         door="jobs/samples.py",

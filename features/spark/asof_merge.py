@@ -171,6 +171,7 @@ def asof_merge(
     ties: Sequence[str] = (),
     kernel: Kernel,
     schema: StructType,
+    chunk_rows: int = CHUNK_ROWS,
 ) -> DataFrame:
     """Runs `kernel` over chunks of whole keys.
 
@@ -181,19 +182,37 @@ def asof_merge(
         ties: payload columns that decide last between events of equal (kind, at, order), so that the result does
             not depend on how rows are partitioned.
         kernel: chunk → rows of `schema`; pickled to the workers.
+        chunk_rows: fewer where rows are wide.
     """
     rows = events.unionByName(queries.withColumn(KIND, F.lit(QUERY)), allowMissingColumns=True)
+    return by_keys(rows, keys=keys, ties=ties, kernel=partial(_if_asked, kernel), schema=schema, chunk_rows=chunk_rows)
+
+
+def _if_asked(kernel: Kernel, chunk: Chunk) -> Iterator[pa.RecordBatch]:
+    if (chunk.kind == QUERY).any():
+        yield from kernel(chunk)
+
+
+def by_keys(
+    rows: DataFrame,
+    *,
+    keys: Sequence[str],
+    ties: Sequence[str] = (),
+    kernel: Kernel,
+    schema: StructType,
+    chunk_rows: int = CHUNK_ROWS,
+) -> DataFrame:
+    """Steps 2 to 5 over rows that have their KIND already; every chunk goes to the kernel, asked or not."""
     ordered = rows.repartition(*keys).sortWithinPartitions(*keys, KIND, AT, ORDER, *ties)
-    return ordered.mapInArrow(partial(_merge_partition, tuple(keys), kernel), schema)
+    return ordered.mapInArrow(partial(_merge_partition, tuple(keys), kernel, chunk_rows), schema)
 
 
 def _merge_partition(
-    keys: Sequence[str], kernel: Kernel, batches: Iterable[pa.RecordBatch]
+    keys: Sequence[str], kernel: Kernel, chunk_rows: int, batches: Iterable[pa.RecordBatch]
 ) -> Iterator[pa.RecordBatch]:
-    for table in whole_key_tables(batches, keys, CHUNK_ROWS):
+    for table in whole_key_tables(batches, keys, chunk_rows):
         kind = _ints(table.column(KIND).combine_chunks())
-        if (kind == QUERY).any():
-            yield from kernel(Chunk(table=table, segment=_segments(table, keys), kind=kind))
+        yield from kernel(Chunk(table=table, segment=_segments(table, keys), kind=kind))
 
 
 def whole_key_tables(batches: Iterable[pa.RecordBatch], keys: Sequence[str], chunk_rows: int) -> Iterator[pa.Table]:

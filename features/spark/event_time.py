@@ -8,9 +8,14 @@ int days since 1970 in the session (business) time zone; neither ever becomes a 
 
 from __future__ import annotations
 
-from pyspark.sql import Column
+import datetime as dt
+from collections.abc import Iterable
+from zoneinfo import ZoneInfo
+
+from pyspark.sql import Column, SparkSession
 from pyspark.sql import functions as F
 
+EPOCH = dt.date(1970, 1, 1)
 MICROS = 1_000_000
 MINUTE_MICROS = 60 * MICROS
 DAY_MICROS = 86_400 * MICROS
@@ -29,6 +34,13 @@ def day_number(day: Column | str) -> Column:
 def micros(ts: str) -> Column:
     """A timestamp as bigint microseconds since 1970 UTC."""
     return F.unix_micros(F.col(ts))
+
+
+def day_starts(spark: SparkSession, days: Iterable[dt.date]) -> dict[dt.date, int]:
+    """The midnight at which each day begins in the session time zone, in micros since 1970 UTC."""
+    zone = ZoneInfo(str(spark.conf.get("spark.sql.session.timeZone")))
+    midnights = {day: dt.datetime.combine(day, dt.time(), zone) for day in days}
+    return {day: int(midnight.timestamp()) * MICROS for day, midnight in midnights.items()}
 
 
 def cutoff(event_lag_s: int, ts: str = "ts") -> Column:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from features.spec import Entity
 
+RECENT_ACTIONS = "recent_actions"
 SAMPLES = "samples"
 TRAINSETS = "trainsets"
 

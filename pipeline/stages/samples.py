@@ -1,4 +1,4 @@
-"""raw logs + profiles → samples: sequences, room state and labels are computed on the way.
+"""raw logs + profiles + recent actions → samples: sequences, room state and labels are computed on the way.
 
 They are joined in one Spark job and written once, when the day is mature; a table of each would be written
 and read again for nothing (docs/decisions/0004).
@@ -18,7 +18,7 @@ from features.spark.sequences import sequences
 from features.spark.snapshots import SNAPSHOT_TABLES, choose_snapshots, snapshot_features
 from features.spec import TILED_ENTITIES, Entity, SnapshotOp
 from pipeline.context import ONE_DAY, Context, StageResult, summarise
-from pipeline.stages.names import SAMPLES, profile_table
+from pipeline.stages.names import RECENT_ACTIONS, SAMPLES, profile_table
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -35,7 +35,8 @@ def inputs_of(context: Context, day: datetime.date) -> dict[str, str]:
     for entity, snapshot in _snapshots(context, [day]).items():
         found |= context.raw_inputs(SNAPSHOT_TABLES[entity], snapshot[day], snapshot[day])
     found |= context.raw_inputs("impressions", day, last)
-    found |= context.raw_inputs("actions", _first_action_day(context, day), last)
+    found |= context.derived_inputs(RECENT_ACTIONS, [day])
+    found |= context.raw_inputs("actions", day, last)
     found |= context.raw_inputs("room_stats", day - ONE_DAY * ROOM_STATS_DAYS, day)
     return found | context.raw_inputs("rooms", context.first_raw_day("rooms") or day, last)
 
@@ -44,7 +45,7 @@ def run(context: Context, days: Sequence[datetime.date]) -> StageResult:
     """Samples of mature days, many days in one pass.
 
     Raises:
-        NotReadyError: when a day is not mature yet, or its profiles were not computed.
+        NotReadyError: when a day is not mature yet, or its profiles or recent actions were not computed.
         DataError: when the join lost or repeated impressions.
     """
     inputs = {day: inputs_of(context, day) for day in days}
@@ -78,8 +79,11 @@ def _joined(context: Context, shown: DataFrame, days: list[datetime.date]) -> Da
     first, last = min(days), max(days)
     mature = last + ONE_DAY * time.label_delay_days
     rooms = context.raw.read("rooms", context.raw_days("rooms", context.first_raw_day("rooms") or first, mature))
-    actions = context.raw.read("actions", context.raw_days("actions", _first_action_day(context, first), mature))
+    actions = context.raw.read("actions", context.raw_days("actions", first, mature))
     stats_days = context.raw_days("room_stats", first - ONE_DAY * ROOM_STATS_DAYS, last)
+    # What arrived before the first day is in its state; what arrived since is read from raw for all days alike.
+    context.warehouse.require(RECENT_ACTIONS, days)
+    recent = context.warehouse.read_days(context.spark, RECENT_ACTIONS, [first])
     wanted = shown.where(shown["day"].isin(days))
     labelled = labels(
         catalog,
@@ -99,7 +103,7 @@ def _joined(context: Context, shown: DataFrame, days: list[datetime.date]) -> Da
             for entity in _profiled(catalog)
         },
         snapshots=_snapshot_frames(context, days),
-        sequences=sequences(catalog, wanted, actions, rooms, time.event_lag_seconds),
+        sequences=sequences(catalog, wanted, actions, rooms, time.event_lag_seconds, recent),
         room_state=room_state(
             catalog, wanted, context.raw.read("room_stats", stats_days), rooms, time.event_lag_seconds
         ),
@@ -129,8 +133,3 @@ def _snapshot_frames(context: Context, days: Sequence[datetime.date]) -> dict[En
         raw = context.raw.read(SNAPSHOT_TABLES[entity], set(chosen.values()))
         frames[entity] = snapshot_features(entity, catalog=context.catalog, snapshots=raw, chosen=chosen)
     return frames
-
-
-def _first_action_day(context: Context, day: datetime.date) -> datetime.date:
-    ages = [sequence.max_age_days for sequence in context.catalog.sequences]
-    return day - ONE_DAY * max(ages, default=0)

@@ -32,7 +32,8 @@ def test_stages_submitted_to_a_cluster_write_what_local_runs_write(
     cluster: Cluster, archive: Path, world: Path, tmp_path: Path
 ) -> None:
     warehouse = raw_copy(world, tmp_path / "warehouse")
-    for stage, days in {"tiles": TILE_DAYS, "profiles": SAMPLE_DAYS, "samples": SAMPLE_DAYS}.items():
+    stages = {"tiles": TILE_DAYS, **dict.fromkeys(("profiles", "recent", "samples"), SAMPLE_DAYS)}
+    for stage, days in stages.items():
         arguments = ["--warehouse", f"file://{warehouse}", "--from", str(days[0]), "--to", str(days[-1])]
         done = cluster.submit(f"jobs/{stage}.py", arguments, py_files=archive)
         assert done.returncode == 0, shown(done)

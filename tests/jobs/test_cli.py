@@ -46,7 +46,7 @@ def test_the_door_of_every_stage_explains_itself(door: str, tmp_path: Path) -> N
     assert told.stdout.startswith(f"usage: {door}")
 
 
-@pytest.mark.parametrize("stage", ["tiles", "profiles", "samples"])
+@pytest.mark.parametrize("stage", ["tiles", "profiles", "recent", "samples"])
 def test_the_data_side_needs_no_torch(stage: str) -> None:
     code = f"import sys, runpy; sys.modules['torch'] = None; runpy.run_path('jobs/{stage}.py', run_name='looked_at')"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)

@@ -17,11 +17,12 @@ def expected_sequences(
     """impression_id → column → values, newest first."""
     actions, rooms = rows_of(logs["actions"]), rows_of(logs["rooms"])
     for action in actions:
-        action["category"] = _category(action, rooms)
+        action["category"] = category_then(action, rooms)
     return {shown["impression_id"]: _of(catalog, shown, actions, event_lag_s) for shown in rows_of(logs["impressions"])}
 
 
-def _category(action: Row, rooms: list[Row]) -> str:
+def category_then(action: Row, rooms: list[Row]) -> str:
+    """The category of an action's room by the rows that arrived by the action's day and had happened by its ts."""
     known = [
         room
         for room in rooms

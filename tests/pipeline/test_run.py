@@ -65,8 +65,8 @@ def change_actions(warehouse: Path, change: Callable[[pa.Table], pa.Table]) -> N
 def test_what_is_up_to_date_is_left_alone(spark: SparkSession, world: Path) -> None:
     before = digests(world)
     runs = compute(context_of(spark, world))
-    assert [run.name for run in runs] == ["tiles", "profiles", "samples"]
-    assert [list(run.result.computed) for run in runs] == [[], [], []]
+    assert [run.name for run in runs] == ["tiles", "profiles", "recent", "samples"]
+    assert [list(run.result.computed) for run in runs] == [[], [], [], []]
     assert list(runs[0].result.skipped) == TILE_DAYS
     assert digests(world) == before
 
@@ -76,7 +76,7 @@ def test_a_rerun_on_other_partitions_gives_the_same_content_and_touches_no_other
 ) -> None:
     with shuffle_partitions(spark, OTHER_PARTITIONS):
         runs = compute(context_of(spark, copy, force=True), FIRST)
-    assert [run.result.computed[-1] for run in runs] == [TILE_DAY, FIRST, FIRST]
+    assert [run.result.computed[-1] for run in runs] == [TILE_DAY, FIRST, FIRST, FIRST]
     assert digests(copy) == digests(world)
     generations = {day: current(copy, "samples", day).generation for day in SAMPLE_DAYS}
     assert generations == {FIRST: 2, SECOND: 1}
@@ -89,7 +89,7 @@ def test_an_emptied_day_is_counted_and_what_read_it_is_computed_anew(
     for table in ("impressions", "actions"):
         (raw_folder(copy, table, FIRST) / "part-0.parquet").unlink()
     runs = compute(context_of(spark, copy))
-    assert [list(run.result.computed) for run in runs] == [[FIRST], [SECOND], [FIRST, SECOND]]
+    assert [list(run.result.computed) for run in runs] == [[FIRST], [SECOND], [SECOND], [FIRST, SECOND]]
     emptied = current(copy, "tiles_user", FIRST)
     assert (emptied.rows, emptied.generation) == (0, 2)
     assert {name: emptied.counts[name] for name in ("impressions_empty_days", "actions_empty_days")} == {

@@ -92,8 +92,7 @@ def million_events(users: int) -> Chunk:
         ORDER: np.arange(events + queries),
         "impression_id": np.arange(events + queries),
         "anchor_id": np.arange(events + queries),
-        "watch_ms": np.full(events + queries, 1_000),
-        "coins": np.full(events + queries, 1),
+        "value": np.ones(events + queries),
     }
     table = pa.table({name: values[order] for name, values in columns.items()})
     table = table.append_column("category", pa.array(["music"] * table.num_rows))

@@ -1,0 +1,282 @@
+"""The last actions of each user, carried from day to day: what sequences need of the days before D, and no more.
+
+The state of D holds, per user and action of the catalog's sequences, of the actions that arrived before D:
+the last `length` by (ts, action_id) among those with ts < start(D) − event_lag, which every impression of D sees; all
+later ones, which only some see; none older than `max_age_days` at start(D). The category of an action's room, as of
+the action, is attached once, when it arrives.
+
+    1. actions ⋈ rooms, as of the action           → events (user_id, kind, at, day, order, anchor, category, value)
+    2. ∪ state of an earlier day, packed           → events and one row per (user, action) with arrays
+    3. hash by user; unpacked and merged by time   → chunks of whole users, events ascending in (user, kind, at, order)
+    4. per day D: old and surplus ones cut off     → one row per (D, user, action), arrays oldest first
+
+The same steps make the state of one day from that of the day before (2 is the state and one day's arrivals) and of
+many days from raw rows alone: a late action merges by its ts either way.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql.types import ArrayType, DateType, DoubleType, LongType, StringType, StructField, StructType
+
+from features.schema import Catalog
+from features.spark.asof_merge import (
+    AT,
+    DAY,
+    KIND,
+    ORDER,
+    QUERY,
+    Chunk,
+    Int64s,
+    Kernel,
+    asof_merge,
+    by_keys,
+    last_visible,
+    take_or_default,
+)
+from features.spark.event_time import (
+    DAY_MICROS,
+    EPOCH,
+    MICROS,
+    action_complete_at,
+    day_number,
+    day_starts,
+    room_row_complete_at,
+)
+
+STATE_DAY = "dt"
+CHUNK_ROWS = 32_768
+"""Rows of a chunk: a packed one stands for up to `length` events."""
+
+_PACKED = {AT: "packed_at", ORDER: "packed_order", "anchor_id": "packed_anchor_id", "category": "packed_category"}
+_PACKED |= {"value": "packed_value"}
+_STATE = {AT: "at", ORDER: "action_id", "anchor_id": "anchor_id", "category": "category", "value": "value"}
+"""Column of events → array column of packed rows, of the stored state."""
+
+STATE_SCHEMA = StructType(
+    [
+        StructField(STATE_DAY, DateType()),
+        StructField("user_id", LongType()),
+        StructField("action", StringType()),
+        *(StructField(name, ArrayType(LongType())) for name in ("at", "action_id", "anchor_id")),
+        StructField("category", ArrayType(StringType())),
+        StructField("value", ArrayType(DoubleType())),
+    ]
+)
+"""`at` in micros since 1970 UTC; arrays of a row are aligned, oldest first, never empty."""
+
+
+def kinds_of(catalog: Catalog) -> dict[str, int]:
+    """Numbers the actions that some sequence is made of."""
+    return {action: kind for kind, action in enumerate(dict.fromkeys(s.action for s in catalog.sequences))}
+
+
+def max_age_days(catalog: Catalog) -> int:
+    """The longest reach of a sequence."""
+    return max((sequence.max_age_days for sequence in catalog.sequences), default=0)
+
+
+def action_events(catalog: Catalog, actions: DataFrame, rooms: DataFrame) -> DataFrame:
+    """Raw actions as events of a merge by user, with the category that the rooms table gave them when they arrived.
+
+    Args:
+        actions: raw.
+        rooms: raw, dt up to that of the last action.
+
+    Returns:
+        user_id, KIND, AT, DAY, ORDER (action_id), anchor_id, category ('' unknown), value (0 for null).
+    """
+    kinds = kinds_of(catalog)
+    kind = F.coalesce(*(F.when(F.col("action") == action, F.lit(kind)) for action, kind in kinds.items()))
+    events = actions.where(F.col("action").isin(*kinds)).select(
+        "user_id",
+        "room_id",
+        "anchor_id",
+        kind.alias("action_kind"),
+        action_complete_at().alias(AT),
+        day_number("dt").alias(DAY),
+        F.col("action_id").alias("action_order"),
+        F.coalesce("value", F.lit(0.0)).alias("value"),
+    )
+    with_category = _with_category_then(events, rooms)
+    return with_category.select(
+        "user_id",
+        F.col("action_kind").alias(KIND),
+        (F.col(AT) - 1).alias(AT),
+        DAY,
+        F.col("action_order").alias(ORDER),
+        "anchor_id",
+        "category",
+        "value",
+    )
+
+
+def _with_category_then(events: DataFrame, rooms: DataFrame) -> DataFrame:
+    """`events` one microsecond later with `category`: of the newest rooms row that arrived and was complete by then.
+
+    The merge is strict, and a room's row counts for an event of the same instant: hence the microsecond.
+    """
+    rows = rooms.select(
+        "room_id",
+        F.lit(0).alias(KIND),
+        room_row_complete_at().alias(AT),
+        day_number("dt").alias(DAY),
+        day_number("dt").cast("bigint").alias(ORDER),
+        "category",
+    )
+    queries = events.withColumn(AT, F.col(AT) + 1)
+    schema = StructType([*queries.schema.fields, StructField("category", StringType())])
+    kernel = CategoryKernel(columns=tuple(schema.names))
+    return asof_merge(queries, rows, keys=("room_id",), ties=("category",), kernel=kernel, schema=schema)
+
+
+def recent_actions(
+    catalog: Catalog,
+    events: DataFrame,
+    *,
+    days: Sequence[dt.date],
+    event_lag_s: int,
+    before: DataFrame | None = None,
+) -> DataFrame:
+    """The state of each of `days`, in one pass.
+
+    Args:
+        events: of `action_events`, with dt from min(days) − max_age_days, or from the day of `before`, to
+            max(days) − 1; more do no harm.
+        before: the state of one day that is not later than min(days); None: there is none, or `events` has it all.
+
+    Returns:
+        STATE_SCHEMA, one row per (D, user, action) that has any. The same rows with and without `before`.
+    """
+    kinds = kinds_of(catalog)
+    rows = events if before is None else events.unionByName(packed(before, kinds), allowMissingColumns=True)
+    kernel = RecentKernel(
+        days=tuple(((day - EPOCH).days, start) for day, start in day_starts(events.sparkSession, days).items()),
+        actions=tuple(kinds),
+        lengths=tuple(_most(catalog, action, "length") for action in kinds),
+        ages=tuple(_most(catalog, action, "max_age_days") * DAY_MICROS for action in kinds),
+        lag=event_lag_s * MICROS,
+    )
+    return by_keys(
+        rows, keys=("user_id",), kernel=partial(unpacked, kernel), schema=STATE_SCHEMA, chunk_rows=CHUNK_ROWS
+    )
+
+
+def _most(catalog: Catalog, action: str, bound: str) -> int:
+    return max(int(getattr(sequence, bound)) for sequence in catalog.sequences if sequence.action == action)
+
+
+def packed(state: DataFrame, kinds: Mapping[str, int]) -> DataFrame:
+    """Rows of a state for a merge by user, still one per (user, action); they count as arrived before their day."""
+    kind = F.coalesce(*(F.when(F.col("action") == action, F.lit(kind)) for action, kind in kinds.items()))
+    never = F.lit(0).cast("bigint")
+    return state.where(F.col("action").isin(*kinds)).select(
+        "user_id",
+        kind.alias(KIND),
+        never.alias(AT),
+        (day_number(STATE_DAY) - 1).alias(DAY),
+        never.alias(ORDER),
+        *(F.col(name).alias(_PACKED[column]) for column, name in _STATE.items()),
+    )
+
+
+def unpacked(kernel: Kernel, chunk: Chunk) -> Iterator[pa.RecordBatch]:
+    """Runs `kernel` on the chunk with its packed rows taken apart and merged with the others."""
+    if _PACKED[AT] not in chunk.table.column_names:
+        return kernel(chunk)
+    lists = chunk.table.column(_PACKED[AT]).combine_chunks()
+    is_packed = lists.is_valid().to_numpy(zero_copy_only=False)
+    plain = chunk.table.filter(pa.array(~is_packed)).drop_columns(list(_PACKED.values()))
+    if not is_packed.any():
+        return kernel(Chunk(table=plain, segment=chunk.segment, kind=chunk.kind))
+    whole = chunk.table.filter(pa.array(is_packed))
+    lengths = whole.column(_PACKED[AT]).combine_chunks().value_lengths().to_numpy(zero_copy_only=False)
+    repeated = whole.select(["user_id", KIND, DAY]).take(pa.array(np.repeat(np.arange(whole.num_rows), lengths)))
+    for column, name in _PACKED.items():
+        repeated = repeated.append_column(column, whole.column(name).combine_chunks().flatten())
+    table = pa.concat_tables([plain, repeated.cast(_fields_of(plain, repeated))], promote_options="default")
+    segment = np.concatenate((chunk.segment[~is_packed], np.repeat(chunk.segment[is_packed], lengths)))
+    kind = np.concatenate((chunk.kind[~is_packed], np.repeat(chunk.kind[is_packed], lengths)))
+    order = np.lexsort((_int64s(table, ORDER), _int64s(table, AT), kind, segment))
+    return kernel(Chunk(table=table.take(pa.array(order)), segment=segment[order], kind=kind[order]))
+
+
+def _fields_of(plain: pa.Table, rows: pa.Table) -> pa.Schema:
+    return pa.schema([plain.schema.field(name) for name in rows.column_names])
+
+
+def _int64s(table: pa.Table, name: str) -> Int64s:
+    """A column as int64; null (only queries have nulls, in ORDER) becomes 0."""
+    return np.asarray(table.column(name).combine_chunks().cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CategoryKernel:
+    """Passes the queries' columns through and adds the category of the newest visible rooms row, '' without one."""
+
+    columns: tuple[str, ...]
+
+    def __call__(self, chunk: Chunk) -> Iterator[pa.RecordBatch]:
+        asked, rows = chunk.part(QUERY), chunk.part(0)
+        category = take_or_default(rows.column("category"), last_visible(asked.time, rows.time), "")
+        passed = [asked.column(name) for name in self.columns[:-1]]
+        yield pa.RecordBatch.from_arrays([*passed, category], names=list(self.columns))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecentKernel:
+    """States of a chunk of whole users.
+
+    Attributes:
+        days: (day number, micros of its start) of every D.
+        actions, lengths, ages: of each kind: its name, how many settled events stay, micros that an event lives.
+        lag: event_lag in micros.
+    """
+
+    days: tuple[tuple[int, int], ...]
+    actions: tuple[str, ...]
+    lengths: tuple[int, ...]
+    ages: tuple[int, ...]
+    lag: int
+
+    def __call__(self, chunk: Chunk) -> Iterator[pa.RecordBatch]:
+        at, arrived = _int64s(chunk.table, AT), _int64s(chunk.table, DAY)
+        group = chunk.segment * len(self.actions) + chunk.kind
+        ages, lengths = np.array(self.ages)[chunk.kind], np.array(self.lengths)[chunk.kind]
+        for day, start in self.days:
+            rows = np.flatnonzero((arrived < day) & (at >= start - ages))
+            is_settled = at[rows] < start - self.lag
+            rows = rows[~is_settled | (_later_in_group(group[rows], is_settled) < lengths[rows])]
+            if rows.size:
+                yield self._batch(chunk, day, rows, group[rows])
+
+    def _batch(self, chunk: Chunk, day: int, rows: Int64s, group: Int64s) -> pa.RecordBatch:
+        """One row per group from event numbers `rows` [E] in order."""
+        first = np.flatnonzero(np.append(True, group[1:] != group[:-1]))
+        offsets = pa.array(np.append(first, rows.size).astype(np.int32))
+        kept = chunk.table.take(pa.array(rows))
+        actions = pa.array(self.actions).take(pa.array(chunk.kind[rows[first]]))
+        columns = [
+            pa.array(np.full(first.size, day, dtype=np.int32)).cast(pa.date32()),
+            kept.column("user_id").combine_chunks().take(pa.array(first)),
+            actions,
+            *(pa.ListArray.from_arrays(offsets, kept.column(name).combine_chunks()) for name in _STATE),
+        ]
+        return pa.RecordBatch.from_arrays(columns, names=STATE_SCHEMA.names)
+
+
+def _later_in_group(group: Int64s, is_settled: NDArray[np.bool_]) -> Int64s:
+    """How many settled events of its group come after each event; `group` ascends."""
+    after = is_settled.sum() - np.cumsum(is_settled)
+    last = np.flatnonzero(np.append(group[1:] != group[:-1], True)) if group.size else np.zeros(0, dtype=np.int64)
+    sizes = np.diff(np.append(-1, last))
+    return np.asarray(after - np.repeat(after[last], sizes), dtype=np.int64)
