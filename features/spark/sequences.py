@@ -139,10 +139,12 @@ class _Events:
     @staticmethod
     def of(part: Part, sequences: tuple[SequenceFeature, ...]) -> _Events:
         sources = {field.source for sequence in sequences for field in sequence.fields}
-        stored = {source: part.column(source) for source in sources if source not in (*_SCALES, "age_s")}
+        columns: dict[str, pa.Array] = {
+            source: part.column(source) for source in sources if source not in (*_SCALES, "age_s")
+        }
         values = part.column("value").to_numpy(zero_copy_only=False)
-        scaled = {source: pa.array(units(values, _SCALES[source])) for source in sources if source in _SCALES}
-        return _Events(part=part, columns=stored | scaled)
+        columns |= {source: pa.array(units(values, _SCALES[source])) for source in sources if source in _SCALES}
+        return _Events(part=part, columns=columns)
 
     def values(self, source: str, rows: Int64s, shown: Int64s) -> pa.Array:
         """The attribute `source` of events `rows` for impressions at `shown`, aligned and flat."""
