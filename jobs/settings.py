@@ -11,6 +11,7 @@ from pydantic import Field
 
 from features.errors import ConfError
 from features.manifest import TrainSet
+from pipeline.audit.conf import AuditConf
 from pipeline.config import PipelineConf, Section, TasksConf, conf_folder, parse, read_conf
 from pipeline.sources.report import SourceFacts
 from training.verdict import GateConf
@@ -44,6 +45,7 @@ class Settings(Section):
     training: TrainingSettings = TrainingSettings()
     registry: RegistrySettings = RegistrySettings()
     gate: GateConf | None = None
+    audit: AuditConf = AuditConf()
 
     @classmethod
     def load(cls, place: str, overrides: Iterable[str] = (), facts: SourceFacts | None = None) -> Self:
@@ -53,7 +55,7 @@ class Settings(Section):
             ConfError: every unknown key and every value out of range, at once.
         """
         values = read_conf(place, overrides)
-        own = {name: values.pop(name) for name in ("training", "gate", "registry") if name in values}
+        own = {name: values.pop(name) for name in ("training", "gate", "registry", "audit") if name in values}
         problems: list[str] = []
 
         def checked(model: type[Any], content: Any, where: str) -> Any:
@@ -69,13 +71,14 @@ class Settings(Section):
         pipeline = checked(PipelineConf, values, "")
         training = checked(TrainingSettings, own.get("training", {}), "training")
         registry = checked(RegistrySettings, own.get("registry", {}), "registry")
+        audit = checked(AuditConf, own.get("audit", {}), "audit")
         gate = own.get("gate")
         if gate is not None:
             main = pipeline.tasks.main if pipeline is not None else TasksConf().main
             gate = checked(GateConf, {"main_task": main} | gate, "gate")
         if problems:
             raise ConfError("\n".join(problems))
-        return cls(pipeline=pipeline, training=training, registry=registry, gate=gate)
+        return cls(pipeline=pipeline, training=training, registry=registry, gate=gate, audit=audit)
 
     def runs_folder(self, warehouse: str) -> Path:
         """Where trainings write: a local folder, which all ranks share when they run on several hosts.
