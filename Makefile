@@ -14,6 +14,9 @@ DATA ?=
 OUT ?= build/demo
 # More arguments for pytest: make test ARGS="-k feed -x"
 ARGS ?=
+# Processes that share the tests: Spark jobs this small wait more than they compute. Tests on one demo stay together.
+PYTEST_WORKERS ?= 2
+PYTEST_ARGS = -n $(PYTEST_WORKERS) --dist loadgroup $(ARGS)
 ifdef PYTHON
 export PYTHON
 endif
@@ -40,12 +43,12 @@ demo:  ## Raw logs to a published model and a report in OUT (SOURCE=simulate|kua
 .PHONY: test
 test:  ## Run every test on Spark 3.5 (ARGS="-k feed -x" goes to pytest)
 	$(set_up)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 .PHONY: test-spark4
 test-spark4:  ## Run the tests that use Spark on Spark 4.0, in .venv-spark4 (needs a system Java 17 or 21)
 	$(set_up) --profile spark4
-	@.venv-spark4/bin/python -m pytest -m spark tests/features tests/pipeline $(ARGS)
+	@.venv-spark4/bin/python -m pytest -m spark tests/features tests/pipeline $(PYTEST_ARGS)
 
 .PHONY: lint
 lint:  ## Ruff, its format, mypy strict, the import contracts, the catalog's lock

