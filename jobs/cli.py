@@ -145,6 +145,39 @@ def incremental(
 
 
 @app.command()
+def audit(
+    warehouse: Warehouse = DEFAULT_WAREHOUSE,
+    trainset: Annotated[str | None, typer.Option(help="A train set of the warehouse, with its artefacts.")] = None,
+    from_: Annotated[datetime.date | None, typer.Option("--from", parser=parse_day, metavar="YYYY-MM-DD")] = None,
+    to: Annotated[datetime.date | None, typer.Option("--to", parser=parse_day, metavar="YYYY-MM-DD")] = None,
+    samples: Annotated[str | None, typer.Option(help="Folder of somebody's Parquet instead.")] = None,
+    key: Annotated[str | None, typer.Option(help="--samples: column that names a row.")] = None,
+    time: Annotated[str | None, typer.Option(help="--samples: column with the row's time.")] = None,
+    label: Annotated[str | None, typer.Option(help="--samples: 0/1 columns, by commas.")] = None,
+    group: Annotated[
+        list[str],
+        typer.Option(help="--samples: name=column,column@time: features, and when their newest event happened."),
+    ] = [],  # noqa: B006
+    checks: Annotated[str | None, typer.Option(help="cutoffs,probe,fitted,recompute,mutation; all by default.")] = None,
+    scratch: Annotated[str | None, typer.Option(help="Where the mutation trial copies raw rows to.")] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for audit.json and audit.html.")] = Path(
+        "build/audit"
+    ),
+    place: Place = "local",
+    overrides: Overrides = [],  # noqa: B006
+) -> None:
+    """Does any row know its own future? Non-zero when something leaks or is suspected to."""
+    from jobs.audit import AuditOptions, run_audit
+
+    with people_first():
+        options = AuditOptions(
+            warehouse=warehouse, trainset=trainset, first=from_, last=to, samples=samples, key=key, time=time,
+            labels=label, groups=group, checks=checks, scratch=scratch,
+        )  # fmt: skip
+        raise typer.Exit(run_audit(options, place, overrides, out))
+
+
+@app.command()
 def status(warehouse: Warehouse = DEFAULT_WAREHOUSE, place: Place = "local") -> None:
     """What is in the warehouse and which versions are published."""
     from jobs.status import show_status
