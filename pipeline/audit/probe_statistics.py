@@ -13,8 +13,9 @@ Regions    A twin that is planted on 1 % of the rows moves the AUC by at most 0.
              1. the label's rarer class has a share of at least `min_purity` in it,
              2. its odds there are above `max_odds_ratio` times the odds around it, beyond chance.
 
-           "Around" is the larger of the rate over all rows and the rate in the 8k rows of neighbouring values to either
-           side: an honest feature moves the label smoothly. "Beyond chance": with r the rate at those limiting odds,
+           "Around" is the largest of the rate over all rows and the rates in k rows of neighbouring values on either
+           side, a gap of k rows away: an honest feature moves the label smoothly, and a twin of up to 2k rows lies in
+           the region and the gaps. "Beyond chance": with r the rate at those limiting odds,
            c of k rows have log P(X ≥ c) ≤ −k KL(c/k ‖ r) (Chernoff 1952; exact where the region is pure), compared
            with log(alpha / regions tested), Bonferroni. Only the rarer class is looked at: regions without any
            positive of a rare label are honest and common.
@@ -31,8 +32,6 @@ from pipeline.audit.conf import ProbeConf
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
-AROUND = 8
-"""Rows around a region that are compared with it, in lengths of the region, to either side."""
 PRIOR_ROWS = 20.0
 """How many rows the overall rate is worth in an out-of-fold rate."""
 
@@ -137,13 +136,13 @@ def purest_region(counted: Counted, conf: ProbeConf, *, base: float, ordered: bo
 
 
 def _regions(rows_until: Ints, conf: ProbeConf, *, ordered: bool) -> tuple[Ints, Ints]:
-    """Half-open code ranges: every value with enough rows; and of each length k runs that begin every k/2 rows."""
+    """Half-open code ranges: every value with enough rows; and of each length k runs that begin every k/4 rows."""
     total = int(rows_until[-1])
     single = np.flatnonzero(np.diff(rows_until) >= conf.min_region_rows)
     first, last = [single], [single + 1]
     length = conf.min_region_rows
     while ordered and length <= conf.max_region_share * total:
-        begin = np.arange(0, total - length + 1, max(1, length // 2))
+        begin = np.arange(0, total - length + 1, max(1, length // 4))
         start = np.searchsorted(rows_until, begin, side="right") - 1
         stop = np.searchsorted(rows_until, begin + length, side="left")
         runs = np.unique(np.stack([start, stop]), axis=1)
@@ -155,16 +154,19 @@ def _regions(rows_until: Ints, conf: ProbeConf, *, ordered: bool) -> tuple[Ints,
 
 
 def _around(rows_until: Ints, rare_until: Ints, first: Ints, last: Ints) -> Floats:
-    """Rate of the rarer class in the AROUND × k rows of neighbouring values to either side of each region."""
-    rows = rows_until[last] - rows_until[first]
-    left = np.searchsorted(rows_until, rows_until[first] - AROUND * rows, side="right") - 1
-    left = np.maximum(left, 0)
-    right = np.searchsorted(rows_until, rows_until[last] + AROUND * rows, side="left")
-    right = np.minimum(right, rows_until.size - 1)
-    outside = (rows_until[right] - rows_until[left]) - rows
-    hits = (rare_until[right] - rare_until[left]) - (rare_until[last] - rare_until[first])
-    rate: Floats = np.where(outside > 0, (hits + 0.5) / (outside + 1), 0.0)
-    return rate
+    """Rate of the rarer class in k rows on either side of each region of k rows, a gap of k rows away; the larger one.
+
+    Where a side has fewer than k/2 such rows it says nothing (0). Within one value, rows have the value's rate.
+    """
+    begin, end = rows_until[first], rows_until[last]
+    size = end - begin
+    rates = []
+    for low, high in ((begin - 2 * size, begin - size), (end + size, end + 2 * size)):
+        low, high = (np.clip(at, 0, rows_until[-1]) for at in (low, high))
+        hits = np.interp(high, rows_until, rare_until) - np.interp(low, rows_until, rare_until)
+        rates.append(np.where(2 * (high - low) >= size, hits / np.maximum(high - low, 1), 0.0))
+    larger: Floats = np.maximum(*rates)
+    return larger
 
 
 def _rate_at(odds_ratio: float, rate: Floats) -> Floats:

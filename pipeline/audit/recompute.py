@@ -153,11 +153,14 @@ def _changed_since(own: Own, days: set[datetime.date]) -> tuple[str, ...]:
 
 
 def _differs(difference: Difference, rows: int, changed: Sequence[str]) -> Finding:
-    """A leak, unless something else that changed since may be the reason and a later cutoff explains nothing."""
+    """A leak, unless something else that changed since may be the reason, and a later cutoff explains few rows.
+
+    Small counts may equal those of a later cutoff by coincidence.
+    """
     what = f"{difference.rows:,} of {rows:,} rows are not what their cutoff allows"
     if difference.explained:
         what += f"; {difference.explained:,} of them are the values of a later cutoff (one day, or past the impression)"
-    verdict = Verdict.SUSPECT if changed and not difference.explained else Verdict.LEAK
+    verdict = Verdict.SUSPECT if changed and 2 * difference.explained < difference.rows else Verdict.LEAK
     if changed:
         what += f"; changed since: {'; '.join(changed[:3])}"
     return _finding(difference.column, verdict, what, count=difference.rows, examples=shown(difference.examples))
