@@ -176,6 +176,9 @@ class TrainSet(Frozen):
     seed: int
     logical_shards: int = Field(ge=1, description="S: row group i belongs to logical shard i mod S")
     catalog_fingerprint: str
+    fingerprints: Mapping[str, str] = Field(
+        default_factory=dict, description="feature, sequence or label → fingerprint of its declaration"
+    )
     vocabularies: tuple[Vocabulary, ...]
     categorical: tuple[CategoricalField, ...]
     dense: tuple[DenseField, ...] = ()

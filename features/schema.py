@@ -152,6 +152,11 @@ class Catalog:
         """Changes when any declaration changes its meaning."""
         return fingerprint((self.features, self.sequences, self.labels))
 
+    def fingerprints(self) -> dict[str, str]:
+        """Feature, sequence or label → fingerprint of its declaration; says which of them changed."""
+        named: list[Feature | SequenceFeature | Label] = [*self.features, *self.sequences, *self.labels]
+        return {entry.name: fingerprint(entry) for entry in named}
+
     def lock(self) -> dict[str, object]:
         """What `catalog.lock.json` holds: its diff is what a reviewer reads."""
         return {

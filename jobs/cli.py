@@ -96,17 +96,28 @@ def check_raw(
 
 @app.command()
 def backfill(
-    from_: Annotated[datetime.date, typer.Option("--from", parser=parse_day, metavar="YYYY-MM-DD")],
-    to: Annotated[datetime.date, typer.Option("--to", parser=parse_day, metavar="YYYY-MM-DD")],
+    from_: Annotated[datetime.date | None, typer.Option("--from", parser=parse_day, metavar="YYYY-MM-DD")] = None,
+    to: Annotated[datetime.date | None, typer.Option("--to", parser=parse_day, metavar="YYYY-MM-DD")] = None,
     warehouse: Warehouse = DEFAULT_WAREHOUSE,
     place: Place = "local",
     overrides: Overrides = [],  # noqa: B006
     force: Force = False,
+    stale: Annotated[
+        bool, typer.Option("--stale", help="Rebuild what `limelight plan -w` lists, and no more.")
+    ] = False,
 ) -> None:
-    """Compute tiles, profiles and samples of some days; what is up to date is left alone."""
-    from jobs.run_command import backfill_days
-
+    """Compute everything up to the samples of some days, or what is stale; what is up to date is left alone."""
+    if stale == (from_ is not None or to is not None) or (from_ is None) != (to is None):
+        raise typer.BadParameter("give either --stale, or --from and --to")
     with people_first():
+        if stale:
+            from jobs.stale import backfill_stale
+
+            raise typer.Exit(backfill_stale(warehouse, place, overrides))
+        from jobs.run_command import backfill_days
+
+        assert from_ is not None
+        assert to is not None
         backfill_days(warehouse, from_, to, place, overrides, force=force)
 
 
@@ -268,8 +279,19 @@ def features(name: Annotated[str | None, typer.Argument(help="Only names that co
 
 
 @app.command()
-def plan() -> None:
-    """The stages in order: what each reads, writes, and over which days."""
+def plan(
+    warehouse: Annotated[
+        str | None, typer.Option("--warehouse", "-w", help="List what is stale in this warehouse, and why.")
+    ] = None,
+    place: Place = "local",
+    overrides: Overrides = [],  # noqa: B006
+) -> None:
+    """The stages in order: reads, writes, days. With --warehouse: what is stale there, in the order of a rebuild."""
+    if warehouse is not None:
+        from jobs.stale import show_plan
+
+        with people_first():
+            raise typer.Exit(show_plan(warehouse, place, overrides))
     from pipeline.plan import PLAN
 
     table = Table("stage", "reads", "writes", "days", "door")

@@ -19,7 +19,7 @@ from jobs.console import Steps
 from jobs.launch import launch, training_arguments
 from jobs.release import Release, release
 from jobs.settings import Settings, train_conf
-from jobs.summary import StageTime
+from jobs.stage_lines import tell_stages
 from pipeline.config import TrainDays, day_range, full_retrain_days
 from pipeline.context import ONE_DAY, Context
 from pipeline.run import compute_samples
@@ -104,11 +104,7 @@ class Retrainer:
         """Compute what is missing or stale of the samples of these days."""
         with self._steps.watch("samples and before") as step:
             runs = compute_samples(self._context, list(days), step.say)
-        for run in runs:
-            counted = [f"{name} {count:,}" for name, count in run.result.counts.items() if count]
-            done = f"{len(run.result.computed)} days computed, {len(run.result.skipped)} up to date"
-            note = ", ".join([done, *counted])
-            self._steps.record(StageTime(name=run.name, seconds=run.seconds, rows=run.result.rows), note)
+        tell_stages(self._steps, runs, self._context)
 
     def _build(self, name: str, days: TrainDays, previous: str | None, *, warm: bool = False) -> tuple[TrainSet, str]:
         conf = self._settings.pipeline

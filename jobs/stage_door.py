@@ -15,14 +15,15 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 from features.errors import ConfError, ExitCode
 from jobs.console import Steps, people_first
 from jobs.open_run import Run, open_run, session
+from jobs.stage_lines import tell_unread
 from pipeline.config import CONF_FOLDER_VARIABLE, day_range
 from pipeline.plan import Stage, stage
+from pipeline.run import run_stages
 
 
 def a_day(text: str) -> datetime.date:
@@ -84,11 +85,12 @@ def _run_stage(entry: Stage, run: Run, days: Sequence[datetime.date]) -> None:
     if entry.run is None:
         raise ConfError(f"{entry.door} does not work day by day")
     with Steps().step(entry.name) as step:
-        result = entry.run(replace(run.context, report=step.say), days)
+        result = run_stages(run.context, {entry: days}, (), step.say)[0].result
         step.rows = result.rows
         counted = [f"{name} {value:,}" for name, value in result.counts.items() if value]
         done = f"{len(result.computed)} days computed, {len(result.skipped)} up to date"
         step.note = "; ".join([done, *counted])
+    tell_unread(run.context)
 
 
 def _choose_conf(given: str | None) -> None:

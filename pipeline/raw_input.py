@@ -30,7 +30,7 @@ from pyspark.sql.types import StructType
 from features.errors import MAX_EXAMPLES, ConfError, DataError, Problem
 from pipeline.raw_listing import RawListing, require_ready
 from pipeline.raw_repeats import COPIES, DIFFER, first_of_each, lateness_days, later_copies, repeats
-from pipeline.raw_shapes import raw_schema, read_shapes
+from pipeline.raw_shapes import RawColumns, raw_schema
 from pipeline.sources.raw_layout import DAY_COLUMN, RAW_TABLES, RawTable, table_folder
 
 SESSION_ZONE_KEY = "spark.sql.session.timeZone"
@@ -112,6 +112,7 @@ class RawInput:
         self._max_lateness_days = max_lateness_days
         self._max_repeat_share = max_repeat_share
         self._examined: dict[str, list[_Examined]] = {}
+        self.columns = RawColumns(spark, listing)
 
     def read(self, table: str, days: Iterable[dt.date]) -> DataFrame:
         """The rows of `days` that count: contract columns, then further ones as found, then `dt` as a date.
@@ -193,7 +194,7 @@ class RawInput:
         return {row[DAY_COLUMN]: int(row["count"]) for row in copies.groupBy(DAY_COLUMN).count().collect()}
 
     def _load(self, table: str, days: tuple[dt.date, ...]) -> DataFrame:
-        shapes = read_shapes(self._spark, self.listing, table, days)
+        shapes = self.columns.shapes(table, days)
         return read_files(self._spark, self.listing, table, shapes, raw_schema(table, shapes))
 
     def _in_time(self, spec: RawTable, df: DataFrame) -> DataFrame:

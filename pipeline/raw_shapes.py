@@ -16,8 +16,18 @@ from pyspark.sql import SparkSession
 from pyspark.sql.types import ArrayType, DataType, DateType, StructField, StructType
 
 from features.errors import DataError, Problem
+from features.schema import Catalog
+from features.spec import Entity, Field, RoomField, RoomLast, RoomSum
 from pipeline.raw_listing import RawListing
 from pipeline.sources.raw_layout import DAY_COLUMN, RAW_TABLES
+
+_TABLE_OF_OP: Mapping[type, str] = {
+    Field: "impressions",
+    RoomField: "rooms",
+    RoomLast: "room_stats",
+    RoomSum: "room_stats",
+}
+_TABLE_OF_SNAPSHOT: Mapping[Entity, str] = {Entity.USER: "users", Entity.ANCHOR: "anchors"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +97,55 @@ class _Footers:
             reader.close()
 
 
+class RawColumns:
+    """Columns of the raw days of one listing; each day's footer is read once, however often it is asked for."""
+
+    def __init__(self, spark: SparkSession, listing: RawListing) -> None:
+        self._spark, self._listing = spark, listing
+        self._known: dict[str, dict[dt.date, DayShape]] = {}
+
+    def shapes(self, table: str, days: Iterable[dt.date]) -> dict[dt.date, DayShape]:
+        """Shapes of the days that have files; one file speaks for its day."""
+        wanted = sorted(set(days))
+        known = self._known.setdefault(table, {})
+        known |= read_shapes(self._spark, self._listing, table, [day for day in wanted if day not in known])
+        return {day: known[day] for day in wanted if day in known}
+
+    def require(self, wanted: Mapping[str, Iterable[dt.date]], catalog: Catalog) -> None:
+        """Compare days with the contract, with each other and with the catalog, before a row is read.
+
+        Args:
+            wanted: table -> days.
+
+        Raises:
+            DataError: every difference in every table, day by day.
+        """
+        named = catalog_columns(catalog)
+        problems = [
+            problem
+            for table, days in sorted(wanted.items())
+            for problem in schema_problems(table, self.shapes(table, days), named.get(table))
+        ]
+        if problems:
+            raise DataError(problems)
+
+    def unread(self, table: str, day: dt.date, catalog: Catalog) -> list[str]:
+        """Columns of a day that neither the contract nor the catalog names: they are ignored."""
+        shape = self.shapes(table, [day]).get(day)
+        named = catalog_columns(catalog).get(table, {})
+        return sorted(name for name in (further_columns(table, shape) if shape else ()) if name not in named)
+
+    def all_unread(self, catalog: Catalog) -> dict[str, dict[str, int]]:
+        """Table -> column that is ignored -> days that have it, of the days asked for so far."""
+        found: dict[str, dict[str, int]] = {}
+        for table, shapes in self._known.items():
+            for day in shapes:
+                for name in self.unread(table, day, catalog):
+                    of_table = found.setdefault(table, {})
+                    of_table[name] = of_table.get(name, 0) + 1
+        return found
+
+
 def nullable_inside(kind: DataType) -> DataType:
     """`kind` with nullable elements: whether elements may be null is the writer's habit, not part of the contract."""
     return ArrayType(nullable_inside(kind.elementType)) if isinstance(kind, ArrayType) else kind
@@ -98,19 +157,58 @@ def raw_schema(table: str, shapes: Mapping[dt.date, DayShape]) -> StructType:
     Raises:
         DataError: a day lacks a contract column, has one of another type, or two days disagree on a further column.
     """
-    problems = [problem for day, shape in shapes.items() for problem in shape_problems(table, day, shape)]
-    further: dict[str, DataType] = {}
-    for day, shape in shapes.items():
-        for name, kind in shape.columns.items():
-            if name in RAW_TABLES[table].column_names() or name == DAY_COLUMN:
-                continue
-            if further.setdefault(name, kind) != kind:
-                problems.append(_wrong_type(table, day, name, kind, further[name], "as on the days before it"))
-    if problems:
+    if problems := schema_problems(table, shapes):
         raise DataError(problems)
+    further = {name: kind for shape in shapes.values() for name, kind in further_columns(table, shape).items()}
     extra = [StructField(name, kind) for name, kind in sorted(further.items())]
     contract = [StructField(field.name, field.dataType) for field in RAW_TABLES[table].columns.fields]
     return StructType([*contract, *extra, StructField(DAY_COLUMN, DateType())])
+
+
+def further_columns(table: str, shape: DayShape) -> dict[str, DataType]:
+    """Columns of a day that the contract does not know."""
+    known = {*RAW_TABLES[table].column_names(), DAY_COLUMN}
+    return {name: kind for name, kind in shape.columns.items() if name not in known}
+
+
+def schema_problems(
+    table: str, shapes: Mapping[dt.date, DayShape], named: Mapping[str, str] | None = None
+) -> list[Problem]:
+    """Every difference of some days: from the contract, from each other, and from what the catalog reads.
+
+    Args:
+        named: column → feature that reads it, of columns that only the catalog names.
+    """
+    problems = [problem for day, shape in shapes.items() for problem in shape_problems(table, day, shape)]
+    further: dict[str, DataType] = {}
+    for day, shape in shapes.items():
+        found = further_columns(table, shape)
+        for name, kind in found.items():
+            if further.setdefault(name, kind) != kind:
+                problems.append(_wrong_type(table, day, name, kind, further[name], "as on the days before it"))
+        absent = {name: feature for name, feature in (named or {}).items() if name not in shape.columns}
+        problems += [
+            Problem(
+                what=f"column is absent: feature {feature} reads it",
+                table=table,
+                day=day.isoformat(),
+                column=name,
+                remedy="Write it and replace the day, or take the feature out of the catalog.",
+            )
+            for name, feature in absent.items()
+        ]
+    return problems
+
+
+def catalog_columns(catalog: Catalog) -> dict[str, dict[str, str]]:
+    """Raw table → column → the first feature that names it, beyond what the contract has."""
+    found: dict[str, dict[str, str]] = {}
+    for feature in catalog.features:
+        column = getattr(feature.op, "column", None)
+        table = _TABLE_OF_OP.get(type(feature.op)) or _TABLE_OF_SNAPSHOT.get(feature.entity)
+        if column is not None and table is not None and column not in RAW_TABLES[table].column_names():
+            found.setdefault(table, {}).setdefault(column, feature.name)
+    return found
 
 
 def shape_problems(table: str, day: dt.date, shape: DayShape) -> list[Problem]:
@@ -121,7 +219,7 @@ def shape_problems(table: str, day: dt.date, shape: DayShape) -> list[Problem]:
         if found is None:
             problems.append(
                 Problem(
-                    what="column is absent",
+                    what=f"column is absent, {field.dataType.simpleString()} wanted",
                     table=table,
                     day=day.isoformat(),
                     column=field.name,

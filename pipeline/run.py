@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Callable, Sequence
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from features.schema import load_catalog
 from pipeline.config import PipelineConf, day_range
 from pipeline.context import ONE_DAY, Context, StageResult
+from pipeline.looking import raw_days_to_read
+from pipeline.manifests import day_partition
 from pipeline.plan import PLAN, Stage
 from pipeline.raw_input import RawInput
 from pipeline.raw_listing import list_raw
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 Report = Callable[[str], None]
+DAYS = "days"  # a folder of leases alone: who computes which days
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,18 +77,40 @@ def days_of(stage: Stage, days: Sequence[datetime.date], context: Context) -> li
 
 
 def compute_samples(context: Context, days: Sequence[datetime.date], report: Report) -> list[StageRun]:
-    """Tiles, profiles and samples for some days; what is up to date is left alone."""
-    done = []
-    for stage in PLAN:
-        if stage.run is None:
-            continue
-        name = stage.name
+    """Everything up to the samples of some days; what is up to date is left alone.
 
-        def tell(text: str, name: str = name) -> None:
-            report(f"{name}: {text}")
+    Raises:
+        HeldError: when another run computes one of these days: who, since when.
+        DataError: when raw days lack columns or have them of other types: all of them, before anything is computed.
+    """
+    staged = {stage: days_of(stage, days, context) for stage in PLAN if stage.run is not None}
+    return run_stages(context, staged, days, report)
 
-        started = time.monotonic()
-        tell("looking at what is up to date")
-        result = stage.run(replace(context, report=tell), days_of(stage, days, context))
-        done.append(StageRun(name=name, seconds=time.monotonic() - started, result=result))
-    return done
+
+def run_stages(
+    context: Context, staged: Mapping[Stage, Sequence[datetime.date]], held: Iterable[datetime.date], report: Report
+) -> list[StageRun]:
+    """Run day-by-day stages in order, each for its own days, alone on the days of `held`.
+
+    The lease on whole days is taken beside those of the single tables: of two runs of one day the second is told at
+    once, and the first is not overtaken between two of its tables.
+
+    Raises:
+        HeldError, DataError: as `compute_samples`.
+    """
+    holder = uuid.uuid4().hex[:12]
+    with context.warehouse.lease(DAYS, [day_partition(day) for day in sorted(set(held))], holder):
+        report("looking at the columns of raw days")
+        context.raw.columns.require(raw_days_to_read(context, staged), context.catalog)
+        return [_run(context, stage, days, report) for stage, days in staged.items() if stage.run is not None]
+
+
+def _run(context: Context, stage: Stage, days: Sequence[datetime.date], report: Report) -> StageRun:
+    def tell(text: str) -> None:
+        report(f"{stage.name}: {text}")
+
+    assert stage.run is not None
+    started = time.monotonic()
+    tell("looking at what is up to date")
+    result = stage.run(replace(context, report=tell), days)
+    return StageRun(name=stage.name, seconds=time.monotonic() - started, result=result)

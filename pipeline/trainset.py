@@ -146,6 +146,7 @@ class TrainSetBuilder:
             seed=self._conf.export.seed,
             logical_shards=self._conf.export.logical_shards,
             catalog_fingerprint=self._catalog.fingerprint(),
+            fingerprints=self._catalog.fingerprints(),
             vocabularies=fitted.vocabularies,
             categorical=fitted.categorical,
             dense=fitted.dense,

@@ -41,9 +41,9 @@ RAW_DAYS = day_range(datetime.date(2025, 2, 28), datetime.date(2025, 3, 10))
 TILE_DAYS = day_range(RAW_DAYS[0], datetime.date(2025, 3, 4))
 
 
-def write_raw(warehouse: Path, seed: int = 11) -> None:
+def write_raw(warehouse: Path, seed: int = 11, shape: LogShape = SHAPE) -> None:
     """Every raw table with a marked folder for every day, also for those on which nothing arrived."""
-    for table, frame in random_logs(seed, SHAPE).items():
+    for table, frame in random_logs(seed, shape).items():
         times = frame.select_dtypes("datetime").columns
         zoned = frame.assign(**{name: frame[name].dt.tz_localize(ZONE) for name in times})
         for day in RAW_DAYS:

@@ -85,7 +85,24 @@ def _differences(old: TrainSet, new: TrainSet) -> list[Problem]:
             what = f"{part} differ from those the earlier model was trained on"
             examples = _changed(getattr(old, part), getattr(new, part))
             problems.append(Problem(what=what, remedy=_RETRAIN, table=new.name, count=len(examples), examples=examples))
-    return problems + _vocabulary_differences(old, new)
+    return problems + _changed_meanings(old, new) + _vocabulary_differences(old, new)
+
+
+def _changed_meanings(old: TrainSet, new: TrainSet) -> list[Problem]:
+    """Declarations that changed under a name that stayed: encoded alike, they mean something else.
+
+    What came or went is told by the parts that it is in.
+    """
+    if old.catalog_fingerprint == new.catalog_fingerprint:
+        return []
+    if not old.fingerprints or not new.fingerprints:
+        what = "the catalog changed, and one of the train sets does not say which features it had"
+        return [Problem(what=what, remedy=_RETRAIN, table=new.name, column="catalog_fingerprint")]
+    changed = sorted(n for n, was in old.fingerprints.items() if new.fingerprints.get(n, was) != was)
+    if not changed:
+        return []
+    what = "features mean something else than the earlier model learnt"
+    return [Problem(what=what, remedy=_RETRAIN, table=new.name, count=len(changed), examples=changed)]
 
 
 def _vocabulary_differences(old: TrainSet, new: TrainSet) -> list[Problem]:

@@ -74,6 +74,7 @@ def _raw_counts(context: Context, days: Sequence[datetime.date]) -> dict[datetim
             counts[day][f"{table}_quarantined"] = found.quarantined.get(day, 0)
             counts[day][f"{table}_repeated"] = found.repeated.get(day, 0)
             counts[day][f"{table}_empty_days"] = int(day in found.empty_days)
+            counts[day][f"{table}_unread_columns"] = len(context.raw.columns.unread(table, day, context.catalog))
     return counts
 
 

@@ -158,7 +158,7 @@ def test_bad_columns_are_named_and_the_rest_is_still_checked(spark: SparkSession
     found = _seen(check_raw(spark, str(tmp_path), day(0), day(0), CONF))
     on = str(day(0))
     assert found == {
-        ("error", "impressions", on, "scene", "column is absent", None),
+        ("error", "impressions", on, "scene", "column is absent, string wanted", None),
         ("error", "impressions", on, "ts", "rows happened after the end of the day they arrived on", 1),
         ("error", "actions", on, "value", "column is float, not double of the contract", None),
         ("error", "rooms", on, None, "files of one day have different columns", 1),

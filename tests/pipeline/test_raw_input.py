@@ -79,7 +79,7 @@ def test_every_wrong_column_of_every_day_is_named_at_once(spark: SparkSession, t
     with pytest.raises(DataError) as caught:
         _input(spark, tmp_path).read("actions", [day(0), day(1)])
     assert {(p.day, p.column, p.what) for p in caught.value.problems} == {
-        (str(day(0)), "action", "column is absent"),
+        (str(day(0)), "action", "column is absent, string wanted"),
         (str(day(0)), "value", "column is float, not double of the contract"),
         (str(day(1)), "ts", "column is timestamp_ntz, not timestamp of the contract"),
         (str(day(1)), "user_id", "column is int, not bigint of the contract"),

@@ -120,3 +120,23 @@ def test_a_vocabulary_by_rule_does_not_grow(old: m.TrainSet) -> None:
     old = old.model_copy(update={"vocabularies": by_rule})
     with pytest.raises(DataError, match=r"follow from a rule have grown \(1\); e\.g\. category"):
         growth(old, changed(old, {"category": 2}))
+
+
+def test_features_that_changed_their_meaning_under_one_name_are_named(old: m.TrainSet) -> None:
+    was = {"heat": "1", "affinity": "1", "gone": "1"}
+    before = old.model_copy(update={"fingerprints": was})
+    after = changed(
+        before, catalog_fingerprint="other", fingerprints={**was, "heat": "2", "affinity": "2", "more": "1"}
+    )
+    with pytest.raises(
+        DataError, match=r"mean something else than the earlier model learnt \(2\); e\.g\. affinity, heat"
+    ):
+        growth(before, after)
+    assert growth(before, changed(before, catalog_fingerprint="other", fingerprints={"heat": "1"})).added == {}
+
+
+def test_a_train_set_that_does_not_say_which_features_it_had_is_refused_when_the_catalog_changed(
+    old: m.TrainSet,
+) -> None:
+    with pytest.raises(DataError, match="does not say which features it had"):
+        growth(old, changed(old, catalog_fingerprint="other", fingerprints={"heat": "1"}))
