@@ -50,6 +50,11 @@ test-spark4:  ## Run the tests that use Spark on Spark 4.0, in .venv-spark4 (nee
 	$(set_up) --profile spark4
 	@.venv-spark4/bin/python -m pytest -m spark tests/features tests/pipeline $(PYTEST_ARGS)
 
+.PHONY: bench-features
+bench-features:  ## What a day's features cost: carried, in bulk, in DuckDB → build/bench/features.json (ARGS="--help" for sizes)
+	$(set_up)
+	@$(BIN)/python -m benchmarks.bench_features $(ARGS)
+
 .PHONY: lint
 lint:  ## Ruff, its format, mypy strict, the import contracts, the catalog's lock
 	$(set_up)

@@ -1,0 +1,56 @@
+"""The arms of Spark: the bulk recompute of one day's features, straight from 30 days of raw Parquet.
+
+Nothing is stored between raw rows and features: tiles are a step of the same job, so no arm pays for tables that only
+a later day would read.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pyspark.sql import functions as F
+
+from features.schema import Catalog
+from features.spark.event_time import business_day
+from features.spark.profiles import profiles, tiles_read
+from features.spark.sequences import sequences
+from features.spark.tiles import tiles
+from features.spec import Entity
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+ONE_DAY = dt.timedelta(days=1)
+
+
+def raw(spark: SparkSession, warehouse: Path, table: str, first: dt.date, last: dt.date) -> DataFrame:
+    """The rows of a raw table that arrived from first to last."""
+    folder = warehouse / "raw" / table
+    days = [first + ONE_DAY * offset for offset in range((last - first).days + 1)]
+    urls = [str(folder / f"dt={day.isoformat()}") for day in days if (folder / f"dt={day.isoformat()}").exists()]
+    return spark.read.option("basePath", str(folder)).parquet(*urls).withColumn("dt", F.to_date("dt"))
+
+
+def first_day(warehouse: Path) -> dt.date:
+    """Where the raw history begins."""
+    return min(dt.date.fromisoformat(folder.name[3:]) for folder in (warehouse / "raw" / "rooms").iterdir())
+
+
+def full(
+    spark: SparkSession, family: str, catalog: Catalog, warehouse: Path, day: dt.date, event_lag_s: int
+) -> DataFrame:
+    """One family from raw rows alone: an entity's profiles as of `day`, or sequences of the day's impressions."""
+    start, before = first_day(warehouse), day - ONE_DAY
+    if family == "sequences":
+        reach = max(sequence.max_age_days for sequence in catalog.sequences)
+        actions = raw(spark, warehouse, "actions", day - ONE_DAY * reach, day)
+        shown = raw(spark, warehouse, "impressions", day, day).where(business_day() == F.lit(day))
+        return sequences(catalog, shown, actions, raw(spark, warehouse, "rooms", start, day), event_lag_s)
+    entity = Entity(family)
+    longest = max(feature.days or 0 for feature in catalog.windows(entity))
+    rooms = raw(spark, warehouse, "rooms", start, before)
+    logs = {name: raw(spark, warehouse, name, day - ONE_DAY * longest, before) for name in ("impressions", "actions")}
+    read = {part: tiles(part, rooms=rooms, **logs) for part in tiles_read(entity, catalog)}
+    return profiles(entity, catalog=catalog, tiles=read, rooms=rooms, days=[day])
