@@ -2,7 +2,7 @@
 
 Every arrival day is a function of (seed, day) alone, so days are written one by one and an interrupted run goes on
 where it stopped. What makes incremental work easy or hard is stated, not hidden:
-  active     each user is active or not for RUN_DAYS days at a time, half of the users on any day; so at most
+  active     each user is active or not for RUN_DAYS days at a time, a fifth of the users on any day; so about
              (1 − active share) / RUN_DAYS of the users of a day were not there the day before (churn)
   new pairs  NEW_SHARE of the (user, anchor) draws are of any anchor, the others of the user's FAVOURITES
   late       LATE of the rows arrive one or two days after they happened
@@ -29,7 +29,7 @@ FIRST_DAY = dt.date(2025, 1, 1)
 MICROS = 1_000_000
 DAY_MICROS = 86_400 * MICROS
 
-ACTIVE_SHARE, RUN_DAYS = 0.5, 5
+ACTIVE_SHARE, RUN_DAYS = 0.2, 5
 FAVOURITES, NEW_SHARE = 10, 0.05
 LATE = (0.97, 0.02, 0.01)
 ACTIONS = ("enter", "watch", "like", "comment", "gift", "share", "follow")
