@@ -133,7 +133,8 @@ def _group(
     leaks = {name: count for name, count in zip(moved, found, strict=True) if count}
     for name, count in leaks.items():
         column = quoted(name)
-        sql = f"SELECT b.impression_id, b.{column}, m.{column} {both} AND {moved[name]} ORDER BY 1 LIMIT 5"
+        raw_id = "(SELECT n.id FROM numbers_impression_id n WHERE n.number = b.impression_id)"
+        sql = f"SELECT {raw_id}, b.{column}, m.{column} {both} AND {moved[name]} ORDER BY 1 LIMIT 5"
         examples = [f"impression {row[0]}: {row[1]} became {row[2]}"[:120] for row in fetch(connection, sql)]
         what = f"{rule}, and {count:,} of {rows:,} rows moved"
         yield _finding(name, Verdict.LEAK, what, count=count, examples=shown(examples), figures=figures)

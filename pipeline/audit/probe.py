@@ -19,7 +19,15 @@ from numpy.typing import NDArray
 
 from features.errors import DataError, Problem
 from pipeline.audit.conf import AuditConf, ProbeConf
-from pipeline.audit.probe_statistics import Counted, Ints, Region, auc, out_of_fold_auc, purest_region
+from pipeline.audit.probe_statistics import (
+    Counted,
+    Ints,
+    Region,
+    Regions,
+    auc,
+    out_of_fold_auc,
+    purest_region,
+)
 from pipeline.audit.report import Finding, Verdict
 from pipeline.audit.sample_set import FeatureGroup, LabelColumn, SampleSet
 
@@ -83,7 +91,7 @@ def probe(samples: SampleSet, conf: AuditConf, report: Report) -> list[Finding]:
     labels = {label.name: _label(samples, label, chosen) for label in samples.labels}
     _check_labels(samples, labels)
     few = {name: _classes(found) for name, found in labels.items() if min(_classes(found)) < conf.probe.min_class_rows}
-    judged = {name: found for name, found in labels.items() if name not in few}
+    masks = _by_mask({name: found for name, found in labels.items() if name not in few})
     findings = [_too_few(name, classes, conf.probe) for name, classes in few.items()]
     hashes = samples.key_hashes()
     folds = ((hashes if chosen is None else hashes[chosen]) % np.uint64(conf.probe.folds)).astype(np.int64)
@@ -95,11 +103,11 @@ def probe(samples: SampleSet, conf: AuditConf, report: Report) -> list[Finding]:
         report(f"{name} ({number + 1} of {len(columns)})")
         probed[name] = []
         for part, values, ordered in _parts(samples, group, name, chosen):
-            for label, known in judged.items():
-                found, tested = _probe(part, values, ordered, label, known, folds, conf.probe)
-                probed[name].append(found)
+            for of_mask in masks:
+                found, tested = _probe(part, values, ordered, of_mask, folds, conf.probe)
+                probed[name] += found
                 regions += tested
-        if not probed[name] and judged:
+        if not probed[name] and masks:
             unreadable.append(name)
     findings += [_unreadable(name) for name in unreadable]
     return findings + _judge({k: v for k, v in probed.items() if v}, regions, conf.probe)
@@ -177,25 +185,49 @@ def _of_lists(name: str, lists: pa.Array) -> Iterator[tuple[str, pa.Array]]:
         yield f"{name}[{place}]", flat.take(pa.array(starts + place, mask=lengths <= place))
 
 
+@dataclass(frozen=True, kw_only=True)
+class OfMask:
+    """Labels that are judged on the same rows: name → [rows judged] 0 or 1."""
+
+    judged: NDArray[np.bool_]
+    labels: Mapping[str, Ints]
+
+
+def _by_mask(labels: Mapping[str, Ints]) -> list[OfMask]:
+    groups: dict[bytes, dict[str, Ints]] = {}
+    for name, known in labels.items():
+        groups.setdefault(np.packbits(known >= 0).tobytes(), {})[name] = known
+    found = []
+    for members in groups.values():
+        judged = next(iter(members.values())) >= 0
+        found.append(OfMask(judged=judged, labels={name: known[judged] for name, known in members.items()}))
+    return found
+
+
 def _probe(
-    part: str, values: Values, ordered: bool, label: str, known: Ints, folds: Ints, conf: ProbeConf
-) -> tuple[Probed, int]:
-    is_judged = known >= 0
-    codes, labels = values.codes[is_judged], known[is_judged]
-    counted = Counted.of(codes, labels, values.distinct)
-    best = out_of_fold_auc(codes, labels, folds[is_judged], values.distinct)
-    if ordered:
-        ranked = auc(counted)
-        best = max(best, ranked, 1 - ranked)
+    part: str, values: Values, ordered: bool, of_mask: OfMask, folds: Ints, conf: ProbeConf
+) -> tuple[list[Probed], int]:
+    """A feature against the labels of one mask, and how many regions were tested."""
+    codes, its_folds = values.codes[of_mask.judged], folds[of_mask.judged]
+    rows = np.bincount(codes, minlength=values.distinct).astype(np.int64)
     # Missing values are no neighbours of the largest ones; whether there is a value is a question of its own.
-    there = Counted(rows=counted.rows[:-1], positives=counted.positives[:-1])
-    region, tested = purest_region(there, conf, base=counted.base, ordered=ordered)
-    where = "" if region is None else _where(part, values, region)
-    presence = Counted(rows=_last_and_rest(counted.rows), positives=_last_and_rest(counted.positives))
-    missing, more = purest_region(presence, conf, base=counted.base, ordered=False)
-    if missing is not None and (region is None or missing.log_chance < region.log_chance):
-        region, where = missing, f"{part} is {'null' if missing.first == 0 else 'not null'}"
-    return Probed(feature=part, label=label, auc=best, region=region, where=where), tested + more
+    there = Regions.of(rows[:-1], conf, ordered=ordered)
+    presence = Regions.of(_last_and_rest(rows), conf, ordered=False)
+    found = []
+    for label, labels in of_mask.labels.items():
+        counted = Counted.of(codes, labels, values.distinct)
+        best = out_of_fold_auc(codes, labels, its_folds, values.distinct)
+        if ordered:
+            ranked = auc(counted)
+            best = max(best, ranked, 1 - ranked)
+        region = purest_region(there, counted.positives[:-1], conf, rows=rows[:-1], base=counted.base)
+        where = "" if region is None else _where(part, values, region)
+        either, positives = _last_and_rest(rows), _last_and_rest(counted.positives)
+        missing = purest_region(presence, positives, conf, rows=either, base=counted.base)
+        if missing is not None and (region is None or missing.log_chance < region.log_chance):
+            region, where = missing, f"{part} is {'null' if missing.first == 0 else 'not null'}"
+        found.append(Probed(feature=part, label=label, auc=best, region=region, where=where))
+    return found, len(of_mask.labels) * (there.first.size + presence.first.size)
 
 
 def _last_and_rest(counts: Ints) -> Ints:

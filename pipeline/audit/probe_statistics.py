@@ -102,71 +102,111 @@ class Region:
     log_chance: float
 
 
-def purest_region(counted: Counted, conf: ProbeConf, *, base: float, ordered: bool) -> tuple[Region | None, int]:
-    """The region least likely by chance, and the number of regions tested.
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Ranks of rows [m] as a value and a share of its rows."""
+
+    code: Ints
+    share: Floats
+
+    @classmethod
+    def of(cls, rank: Ints, rows_until: Ints) -> Place:
+        code = np.clip(np.searchsorted(rows_until, rank, side="right") - 1, 0, rows_until.size - 2)
+        width = rows_until[code + 1] - rows_until[code]
+        return cls(code=code, share=(rank - rows_until[code]) / np.maximum(width, 1))
+
+    def count(self, until: Ints) -> Floats:
+        """Running counts at the ranks; within one value, rows have the value's rate."""
+        found: Floats = until[self.code] + self.share * (until[self.code + 1] - until[self.code])
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Regions:
+    """Runs of values [first[i], last[i]) to be tested, and what is around them: the same for all labels of one mask.
+
+    Attributes:
+        rows: [m] rows of each region.
+        sides: left and right: k rows, a gap of k rows away from a region of k rows, and whether there are k/2 of them.
+    """
+
+    first: Ints
+    last: Ints
+    rows: Ints
+    sides: tuple[tuple[Place, Place, Ints], ...]
+
+    @classmethod
+    def of(cls, rows: Ints, conf: ProbeConf, *, ordered: bool) -> Regions:
+        """Every value with enough rows; and, of ordered values, of each length k runs that begin every k/4 rows.
+
+        Args:
+            rows: [u] rows of each value.
+        """
+        until = _until(rows)
+        total = int(until[-1])
+        single = np.flatnonzero(rows >= conf.min_region_rows)
+        first, last = [single], [single + 1]
+        length = conf.min_region_rows
+        while ordered and length <= conf.max_region_share * total:
+            begin = np.arange(0, total - length + 1, max(1, length // 4))
+            start = np.searchsorted(until, begin, side="right") - 1
+            stop = np.searchsorted(until, begin + length, side="left")
+            is_new = np.concatenate(([True], (np.diff(start) > 0) | (np.diff(stop) > 0)))
+            is_small = until[stop] - until[start] <= 2 * length
+            first.append(start[is_new & is_small])
+            last.append(stop[is_new & is_small])
+            length *= 2
+        begins, ends = np.concatenate(first).astype(np.int64), np.concatenate(last).astype(np.int64)
+        return cls(
+            first=begins, last=ends, rows=until[ends] - until[begins], sides=_sides(until, begins, ends, ordered)
+        )
+
+
+def _until(counts: Ints) -> Ints:
+    return np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
+
+
+def _sides(until: Ints, first: Ints, last: Ints, ordered: bool) -> tuple[tuple[Place, Place, Ints], ...]:
+    if not ordered or not first.size:
+        return ()
+    begin, end = until[first], until[last]
+    size = end - begin
+    found = []
+    for low, high in ((begin - 2 * size, begin - size), (end + size, end + 2 * size)):
+        low, high = np.clip(low, 0, until[-1]), np.clip(high, 0, until[-1])
+        there = np.where(2 * (high - low) >= size, high - low, 0)
+        found.append((Place.of(low, until), Place.of(high, until), there))
+    return tuple(found)
+
+
+def purest_region(regions: Regions, positives: Ints, conf: ProbeConf, *, rows: Ints, base: float) -> Region | None:
+    """The region least likely by chance; None when no region is pure enough.
 
     Args:
+        positives, rows: [u] positive rows, and all rows, of each value.
         base: rate of the positive class over all rows, those without a value too.
-        ordered: neighbouring codes are neighbouring values; else only single values are regions.
     """
-    rare = counted.positives if base <= 0.5 else counted.rows - counted.positives
-    rows_until, rare_until = (np.concatenate(([0], np.cumsum(part))) for part in (counted.rows, rare))
-    first, last = _regions(rows_until, conf, ordered=ordered)
-    if not first.size:
-        return None, 0
-    rows, hits = rows_until[last] - rows_until[first], rare_until[last] - rare_until[first]
-    share = hits / rows
-    around = np.full(first.size, min(base, 1 - base))
-    if ordered:
-        around = np.maximum(around, _around(rows_until, rare_until, first, last))
-    log_chance = _log_chance(share, rows, _rate_at(conf.max_odds_ratio, around))
+    if not regions.first.size:
+        return None
+    rare_until = _until(positives if base <= 0.5 else rows - positives)
+    share = (rare_until[regions.last] - rare_until[regions.first]) / regions.rows
+    around = np.full(share.size, min(base, 1 - base))
+    for low, high, there in regions.sides:
+        hits = high.count(rare_until) - low.count(rare_until)
+        around = np.maximum(around, np.where(there > 0, hits / np.maximum(there, 1), 0.0))
+    log_chance = _log_chance(share, regions.rows, _rate_at(conf.max_odds_ratio, around))
     log_chance[share < conf.min_purity] = 0.0
     best = int(log_chance.argmin())
     if log_chance[best] >= 0:
-        return None, first.size
-    region = Region(
-        first=int(first[best]),
-        last=int(last[best]) - 1,
-        rows=int(rows[best]),
+        return None
+    return Region(
+        first=int(regions.first[best]),
+        last=int(regions.last[best]) - 1,
+        rows=int(regions.rows[best]),
         share=float(share[best]),
         around=float(around[best]),
         log_chance=float(log_chance[best]),
     )
-    return region, first.size
-
-
-def _regions(rows_until: Ints, conf: ProbeConf, *, ordered: bool) -> tuple[Ints, Ints]:
-    """Half-open code ranges: every value with enough rows; and of each length k runs that begin every k/4 rows."""
-    total = int(rows_until[-1])
-    single = np.flatnonzero(np.diff(rows_until) >= conf.min_region_rows)
-    first, last = [single], [single + 1]
-    length = conf.min_region_rows
-    while ordered and length <= conf.max_region_share * total:
-        begin = np.arange(0, total - length + 1, max(1, length // 4))
-        start = np.searchsorted(rows_until, begin, side="right") - 1
-        stop = np.searchsorted(rows_until, begin + length, side="left")
-        runs = np.unique(np.stack([start, stop]), axis=1)
-        small = rows_until[runs[1]] - rows_until[runs[0]] <= 2 * length
-        first.append(runs[0][small])
-        last.append(runs[1][small])
-        length *= 2
-    return np.concatenate(first).astype(np.int64), np.concatenate(last).astype(np.int64)
-
-
-def _around(rows_until: Ints, rare_until: Ints, first: Ints, last: Ints) -> Floats:
-    """Rate of the rarer class in k rows on either side of each region of k rows, a gap of k rows away; the larger one.
-
-    Where a side has fewer than k/2 such rows it says nothing (0). Within one value, rows have the value's rate.
-    """
-    begin, end = rows_until[first], rows_until[last]
-    size = end - begin
-    rates = []
-    for low, high in ((begin - 2 * size, begin - size), (end + size, end + 2 * size)):
-        low, high = (np.clip(at, 0, rows_until[-1]) for at in (low, high))
-        hits = np.interp(high, rows_until, rare_until) - np.interp(low, rows_until, rare_until)
-        rates.append(np.where(2 * (high - low) >= size, hits / np.maximum(high - low, 1), 0.0))
-    larger: Floats = np.maximum(*rates)
-    return larger
 
 
 def _rate_at(odds_ratio: float, rate: Floats) -> Floats:

@@ -45,7 +45,7 @@ class Scratch:
     """A written scratch warehouse.
 
     Attributes:
-        stride: ids of side k are those of side 0 plus k × stride.
+        stride: ids of side k are those of side 0 plus k × stride; side 0 has the `numbers_<id>` of raw ids.
         mutated: side → table → rows deleted, changed or added.
     """
 
@@ -88,6 +88,7 @@ def write_scratch(connection: Connection, context: Context, day: datetime.date, 
         ("anchors", THEIR_ANCHORS),
     ):
         _load(connection, context, table, days[table], only)
+    _number_ids(connection)
     trial = _Trial(connection, day=day, begins=int(begins), lateness=time.max_lateness_days)
     lag = time.event_lag_seconds * MICROS
     trial.choose_cutoffs(lag)
@@ -122,12 +123,26 @@ def _load(connection: Connection, context: Context, table: str, days: list[datet
     connection.execute(f"CREATE OR REPLACE TEMP TABLE trial_{table} AS {micros}")
 
 
-def _stride(connection: Connection) -> int:
-    """A power of ten well above every id, so that ids keep their last digits on every side."""
-    largest = 1
+def _number_ids(connection: Connection) -> None:
+    """Ids become 1, 2, ... in their order, as ids of 64 bits leave no room for other sides; see `numbers_<id>`."""
+    for name in IDS:
+        having = [table for table, spec in RAW_TABLES.items() if name in spec.column_names()]
+        every = " UNION ".join(f"SELECT {name} AS id FROM trial_{table}" for table in having)
+        connection.execute(f"""
+            CREATE OR REPLACE TEMP TABLE numbers_{name} AS
+            SELECT id, row_number() OVER (ORDER BY id) AS number FROM ({every}) WHERE id IS NOT NULL""")
     for table, spec in RAW_TABLES.items():
-        for name in (column for column in IDS if column in spec.column_names()):
-            largest = max(largest, int(fetch(connection, f"SELECT coalesce(max({name}), 0) FROM trial_{table}")[0][0]))
+        names = [name for name in IDS if name in spec.column_names()]
+        numbers = ", ".join(f"{name}_of.number AS {name}" for name in names)
+        joins = " ".join(f"LEFT JOIN numbers_{name} {name}_of ON {name}_of.id = t.{name}" for name in names)
+        numbered = f"SELECT t.* REPLACE ({numbers}) FROM trial_{table} t {joins}"
+        connection.execute(f"CREATE OR REPLACE TEMP TABLE trial_{table} AS {numbered}")
+
+
+def _stride(connection: Connection) -> int:
+    """A power of ten well above every number of an id, so that they keep their last digits on every side."""
+    counts = ", ".join(f"(SELECT count(*) FROM numbers_{name})" for name in IDS)
+    largest = max(fetch(connection, f"SELECT {counts}")[0])
     stride: int = 10 ** len(str(8 * largest))
     return stride
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from pipeline.audit.conf import ProbeConf
-from pipeline.audit.probe_statistics import Counted, auc, out_of_fold_auc, purest_region
+from pipeline.audit.probe_statistics import Counted, Regions, auc, out_of_fold_auc, purest_region
 
 CONF = ProbeConf()
 LIMIT = np.log(CONF.alpha / 1e6)
@@ -49,8 +49,9 @@ def region_of(values: np.ndarray, labels: np.ndarray, *, ordered: bool = True) -
     """Log of the chance of the purest region."""
     codes = np.unique(values, return_inverse=True)[1]
     counted = Counted.of(codes, labels, int(codes.max()) + 1)
-    region, tested = purest_region(counted, CONF, base=counted.base, ordered=ordered)
-    assert tested > 0
+    regions = Regions.of(counted.rows, CONF, ordered=ordered)
+    assert regions.first.size > 0
+    region = purest_region(regions, counted.positives, CONF, rows=counted.rows, base=counted.base)
     return 0.0 if region is None else region.log_chance
 
 
