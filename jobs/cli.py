@@ -189,12 +189,38 @@ def audit(
 
 
 @app.command()
-def status(warehouse: Warehouse = DEFAULT_WAREHOUSE, place: Place = "local") -> None:
-    """What is in the warehouse and which versions are published."""
-    from jobs.status import show_status
+def status(
+    warehouse: Warehouse = DEFAULT_WAREHOUSE,
+    place: Place = "local",
+    checks: Annotated[bool, typer.Option("--checks", help="Every figure of the border checks instead.")] = False,
+    table: Annotated[str | None, typer.Option(help="With --checks: only this table.")] = None,
+    day: Annotated[
+        datetime.date | None,
+        typer.Option(parser=parse_day, metavar="YYYY-MM-DD", help="With --checks: this day, not the newest."),
+    ] = None,
+) -> None:
+    """What is in the warehouse, what its border checks found, and which versions are published."""
+    from jobs.status import show_checks, show_status
 
     with people_first():
-        show_status(warehouse, place)
+        if checks or table is not None or day is not None:
+            show_checks(warehouse, table, day)
+        else:
+            show_status(warehouse, place)
+
+
+@app.command()
+def gc(
+    warehouse: Warehouse = DEFAULT_WAREHOUSE,
+    place: Place = "local",
+    overrides: Overrides = [],  # noqa: B006
+    apply: Annotated[bool, typer.Option("--apply", help="Delete; without it nothing is.")] = False,
+) -> None:
+    """What may be deleted of the derived tables, how large it is, and why the rest is kept."""
+    from jobs.gc import collect
+
+    with people_first():
+        collect(warehouse, place, overrides, apply=apply)
 
 
 @app.command()

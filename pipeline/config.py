@@ -38,6 +38,7 @@ class TimeConf(Section):
     attribution_hours: int = Field(default=24, ge=1, le=24 * 30)
     max_lateness_days: int = Field(default=3, ge=0, le=30)
     max_snapshot_age_days: int = Field(default=3, ge=1, le=365)
+    max_room_age_days: int | None = Field(default=7, ge=1, le=365, description="null: rooms of any age, all read")
     conversions_imply_enter: bool = True
 
     @field_validator("zone")
@@ -101,6 +102,48 @@ class ExportConf(Section):
     seed: int = 20250301
 
 
+class WindowsConf(Section):
+    """How window state is carried (docs/time.md); it decides what a day costs, never what its rows are."""
+
+    max_carried_days: int = Field(default=7, ge=0, le=365, description="more days at once are made in bulk; 0: all are")
+    max_deltas: int = Field(default=6, ge=1, le=100, description="more than these are compacted into a new base")
+    max_delta_share: float = Field(default=1.0, gt=0, description="rows in deltas per row in the base, likewise")
+
+
+class Limit(Section):
+    """What happens to a figure above a threshold; null lets everything pass."""
+
+    warn: float | None = Field(default=None, ge=0)
+    stop: float | None = Field(default=None, ge=0)
+
+
+class ChecksConf(Section):
+    """Border checks (docs/checks.md): how far a partition may be from what it should be."""
+
+    reference_days: int = Field(default=7, ge=1, le=90)
+    min_rows: int = Field(default=1000, ge=1, description="below, on either side, shares are noise: nothing is judged")
+    empty_share: float = Field(default=1e-4, gt=0, lt=0.1, description="what an empty bin counts for in psi")
+    rows: Limit = Limit(warn=0.5)
+    nulls: Limit = Limit(stop=0)
+    non_finite: Limit = Limit(stop=0)
+    range: Limit = Limit(stop=0)
+    repeated_keys: Limit = Limit(warn=0.08, stop=0.2)
+    label_rate: Limit = Limit(warn=0.5)
+    psi: Limit = Limit(warn=0.25)
+
+
+class RetentionConf(Section):
+    """What `limelight gc` keeps of derived tables, counted back from the newest day of each."""
+
+    tiles_days: int = Field(default=75, ge=1)
+    state_days: int = Field(default=30, ge=1, description="profiles and every other table of states")
+    samples_days: int = Field(default=60, ge=1)
+    generations: int = Field(default=1, ge=1, description="newest generations of each partition")
+    trainsets: int = Field(default=3, ge=1, description="newest train sets, beside those that versions rest on")
+    rollbacks: int = Field(default=2, ge=0, description="predecessors of each champion that stay able to take over")
+    young_hours: int = Field(default=24, ge=1, description="what is younger may be in use")
+
+
 class PipelineConf(Section):
     """Everything that the data side reads from conf."""
 
@@ -111,6 +154,9 @@ class PipelineConf(Section):
     tasks: TasksConf = TasksConf()
     leaves: LeavesConf = LeavesConf()
     export: ExportConf = ExportConf()
+    windows: WindowsConf = WindowsConf()
+    checks: ChecksConf = ChecksConf()
+    retention: RetentionConf = RetentionConf()
 
     def fingerprint(self) -> str:
         """Changes when any value changes; goes into every manifest."""

@@ -12,6 +12,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from features.schema import Catalog
+from pipeline.checks import BorderRules
 from pipeline.config import PipelineConf, day_range
 from pipeline.manifests import PartitionManifest, Provenance, day_partition
 from pipeline.raw_input import RawInput
@@ -21,7 +22,14 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 # What decides the content of rows; the rest of the code may change without making a table stale.
-COMPUTING = ("features/spark", "features/spec.py", "features/schema.py", "pipeline/stages", "pipeline/raw_")
+COMPUTING = (
+    "features/spark",
+    "features/spec.py",
+    "features/schema.py",
+    "pipeline/stages",
+    "pipeline/profile_state",
+    "pipeline/raw_",
+)
 ONE_DAY = datetime.timedelta(days=1)
 
 
@@ -101,7 +109,8 @@ class Context:
 
     def provenance(self, inputs: Mapping[datetime.date, Mapping[str, str]]) -> Provenance:
         """For the manifests of what is computed from these inputs."""
-        return Provenance(inputs=inputs, code=code_fingerprint(), conf=self.conf_fingerprint())
+        border = BorderRules(catalog=self.catalog, conf=self.conf.checks)
+        return Provenance(inputs=inputs, code=code_fingerprint(), conf=self.conf_fingerprint(), border=border)
 
 
 @dataclass(frozen=True, kw_only=True)

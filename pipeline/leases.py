@@ -121,6 +121,17 @@ class Lease:
         self._numbers = {}
 
 
+def live_holders(folder: str) -> set[str]:
+    """Holders of the leases of a table (`folder`: its leases) that are not over."""
+    holders = set()
+    for partition in storage.list_folders(folder):
+        asked = Lease(folder, [partition], holder="")
+        number, entry = asked._latest(partition)
+        if entry is not None and not asked._is_over(partition, number, entry):
+            holders.add(str(json.loads(storage.read_bytes(entry.url))["holder"]))
+    return holders
+
+
 def is_gone(holder: Mapping[str, object]) -> bool:
     """Whether a lease's process is known to have ended; False where that cannot be known from here."""
     here, pid = machine(), holder.get("pid")

@@ -5,25 +5,42 @@ from __future__ import annotations
 import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from pipeline.border import BorderChecks
+
+if TYPE_CHECKING:
+    from pipeline.checks import BorderRules
 
 UNKNOWN = "unknown"
 
 
 class DataFile(BaseModel):
-    """A data file; `path` is relative to the table's folder."""
+    """A data file.
+
+    Attributes:
+        path: relative to the table's folder.
+        happened: the day on which its rows happened, in tables whose days are split by it.
+        layer: 0 in a base; in the k-th delta on it, k.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     path: str
     rows: int
     bytes: int
+    happened: datetime.date | None = None
+    layer: int = Field(default=0, ge=0)
 
 
 class PartitionManifest(BaseModel):
     """One generation of one partition: its files, its content digest and what it was computed from.
 
-    `inputs` maps "table/partition" to the content digest (raw: listing digest) that was read.
+    `inputs` maps "table/partition" to the content digest (raw: listing digest) that was read; `checks` is None where
+    none were made, and in manifests from before there were any. A carried partition (docs/commit.md) lists the files of
+    another one and a delta: `carried_from` is that one's name, and `stored_rows` are the rows in all files, of which
+    `rows` are what they amount to; both are None in others.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -33,12 +50,15 @@ class PartitionManifest(BaseModel):
     attempt: str
     files: tuple[DataFile, ...]
     rows: int
+    stored_rows: int | None = None
+    carried_from: str | None = None
     digest: str
     schema_: tuple[tuple[str, str], ...] = Field(alias="schema", serialization_alias="schema")
     inputs: Mapping[str, str] = Field(default_factory=dict)
     code: str = UNKNOWN
     conf: str = UNKNOWN
     counts: Mapping[str, int] = Field(default_factory=dict)
+    checks: BorderChecks | None = None
     created_at: datetime.datetime
 
 
@@ -46,12 +66,14 @@ class PartitionManifest(BaseModel):
 class Provenance:
     """What goes into the manifest beside the data.
 
-    `inputs` is asked once per day: the input partitions of that day with their digests.
+    `inputs` is asked once per day: the input partitions of that day with their digests. `border` are the rules that
+    rows are checked by while they are written; None checks nothing.
     """
 
     inputs: Mapping[datetime.date, Mapping[str, str]]
     code: str = UNKNOWN
     conf: str = UNKNOWN
+    border: BorderRules | None = None
 
 
 def day_partition(day: datetime.date) -> str:

@@ -1,6 +1,7 @@
 """The only reads and writes of derived tables, and the commit protocol that makes them safe.
 
     <warehouse>/<table>/data/<attempt>/written=YYYY-MM-DD/part-*.parquet    never moved, never overwritten
+                               written=YYYY-MM-DD/happened=YYYY-MM-DD/…     tables whose days are split by a second one
     <warehouse>/<table>/manifests/<partition>/manifest.<generation>     created exclusively, whole
 
 A partition is what its highest generation lists, and nothing else; a crash leaves files that no manifest
@@ -9,31 +10,35 @@ names. Whoever read generation g commits g + 1: of two writers one creates it, t
 Steps of `Warehouse.write_days`, for d days:
   1. lease      one lease per partition, with a heartbeat                                  d leases
   2. write      one Spark job; rows and digests of every day observed in the same pass     d × (rows, digest)
-  3. footers    rows and bytes of every file                                               f files
+  3. footers    rows, bytes, nulls and ranges of every file; border checks judge           f files
   4. commit     one manifest per day, empty days too                                       d manifests
 """
 
 from __future__ import annotations
 
 import datetime
-import itertools
 import re
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
 
 from features import storage
 from features.errors import DataError, HeldError, NotReadyError, Problem
+from pipeline.border import BorderChecks, PastDay
+from pipeline.footers import Span, column_spans, merged
 from pipeline.leases import Lease
 from pipeline.manifests import DataFile, PartitionManifest, Provenance, day_partition
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
+    from pipeline.observed import Keys
+
 MANIFEST_PATTERN = re.compile(r"^manifest\.(\d{6})$")
 FOLDER_COLUMN = "written"  # Spark drops the column it partitions by, so it is a copy of the day
+SPLIT_COLUMN = "happened"
 
 
 class Warehouse:
@@ -49,11 +54,14 @@ class Warehouse:
     def _manifest_folder(self, table: str, partition: str) -> str:
         return f"{self.table_url(table)}/manifests/{partition}"
 
+    def manifest_files(self, table: str, partition: str) -> list[storage.FileEntry]:
+        """The manifests of a partition, oldest generation first."""
+        entries = storage.list_files(self._manifest_folder(table, partition))
+        return [entry for entry in entries if MANIFEST_PATTERN.match(entry.name)]
+
     def generations(self, table: str, partition: str) -> list[int]:
         """Committed generations, oldest first."""
-        entries = storage.list_files(self._manifest_folder(table, partition))
-        matches = (MANIFEST_PATTERN.match(entry.name) for entry in entries)
-        return sorted(int(match.group(1)) for match in matches if match)
+        return [int(entry.name.rpartition(".")[2]) for entry in self.manifest_files(table, partition)]
 
     def manifest(self, table: str, partition: str) -> PartitionManifest | None:
         """The current manifest of a partition, or None when it was never committed."""
@@ -108,15 +116,33 @@ class Warehouse:
         if not days:
             remedy = "Choose days that have raw days before them"
             raise NotReadyError([Problem(table=table, what="no day to read lies within the history", remedy=remedy)])
-        manifests = self.require(table, days)
+        return self.read_files(spark, table, self.require(table, days))
+
+    def read_files(
+        self,
+        spark: SparkSession,
+        table: str,
+        manifests: Mapping[datetime.date, PartitionManifest],
+        wanted: Callable[[datetime.date, DataFile], bool] = lambda _day, _file: True,
+    ) -> DataFrame:
+        """Rows of those files of some days that are wanted. Raises as `schema_of`."""
+        ddl = ", ".join(f"`{name}` {sql_type}" for name, sql_type in self.schema_of(table, manifests))
+        folder = self.table_url(table)
+        urls = [f"{folder}/{f.path}" for day, manifest in manifests.items() for f in manifest.files if wanted(day, f)]
+        return spark.read.schema(ddl).parquet(*dict.fromkeys(urls)) if urls else spark.createDataFrame([], ddl)
+
+    def schema_of(
+        self, table: str, manifests: Mapping[datetime.date, PartitionManifest]
+    ) -> tuple[tuple[str, str], ...]:
+        """The columns and types of some days.
+
+        Raises:
+            DataError: when the days were written with different schemas.
+        """
         schemas = {manifest.schema_ for manifest in manifests.values()}
         if len(schemas) > 1:
             raise DataError([self._schema_problem(table, manifests)])
-        ddl = ", ".join(f"`{name}` {sql_type}" for name, sql_type in schemas.pop())
-        urls = [url for manifest in manifests.values() for url in self.file_urls(manifest)]
-        if not urls:
-            return spark.createDataFrame([], ddl)
-        return spark.read.schema(ddl).parquet(*urls)
+        return schemas.pop()
 
     @staticmethod
     def _schema_problem(table: str, manifests: Mapping[datetime.date, PartitionManifest]) -> Problem:
@@ -138,7 +164,10 @@ class Warehouse:
         day_column: str = "dt",
         counted: Sequence[str] = (),
         counts: Mapping[datetime.date, Mapping[str, int]] | None = None,
-        expected_rows: Mapping[datetime.date, int] | None = None,
+        key: Sequence[str] = (),
+        expected: Mapping[datetime.date, Keys] | None = None,
+        hashed: Sequence[str] = (),
+        split_by: str | None = None,
     ) -> dict[datetime.date, PartitionManifest]:
         """Write rows of some days in one Spark job and commit each day.
 
@@ -146,35 +175,35 @@ class Warehouse:
             frame: rows of exactly these days, told apart by `day_column` (a date).
             counted: integer columns that are summed into `PartitionManifest.counts` and not written.
             counts: further counts of each day for its manifest.
-            expected_rows: rows that each day must have; nothing is committed when one has not.
+            key, expected: columns whose values must be exactly those of `expected`, each as often; nothing is
+                committed when a day has others. A day that is not in it must be empty.
+            hashed: columns that the content digest is over; all that are written, by default.
+            split_by: a date column of which no file holds two values; `DataFile.happened` names it.
 
         Raises:
-            DataError: when a day has other rows than expected.
+            DataError: when a day has other rows than expected, or a border check stops it.
             HeldError: when another run holds a day, or has committed it meanwhile.
         """
-        from pyspark.sql import Observation
         from pyspark.sql import functions as F
 
-        from pipeline.observed import content_digest, observed_columns
+        from pipeline.observed import Watch
 
         attempt = uuid.uuid4().hex[:12]
         target = f"{self.table_url(table)}/data/{attempt}"
-        written = frame.drop(*counted)
-        observation = Observation(f"write-{table}-{attempt}")
-        expressions = observed_columns(days, day_column, written.columns, counted)
+        border = provenance.border
+        columns = tuple((name, sql_type) for name, sql_type in frame.dtypes if name not in counted)
+        plan = border.plan(table, columns) if border is not None else None
+        watch = Watch(frame, days, day_column=day_column, counted=counted, keys=key, hashed=hashed, plan=plan)
         with self.lease(table, [day_partition(day) for day in days], attempt) as lease:
             before = {day: self.generations(table, day_partition(day)) for day in days}
-            (
-                frame.observe(observation, *expressions)
-                .drop(*counted)
-                .withColumn(FOLDER_COLUMN, F.col(day_column))
-                .write.partitionBy(FOLDER_COLUMN)
-                .parquet(target)
-            )
+            folders = {FOLDER_COLUMN: day_column} | ({SPLIT_COLUMN: split_by} if split_by else {})
+            rows = watch.rows.withColumns({folder: F.col(column) for folder, column in folders.items()})
+            rows.write.partitionBy(*folders).parquet(target)
             lease.check()
-            files = self._written_files(table, target)
-            observed = observation.get
-            schema = tuple((field.name, field.dataType.simpleString()) for field in written.schema.fields)
+            files, spans = self.written_files(table, target)
+            checks: Mapping[datetime.date, BorderChecks] = {}
+            if border is not None and plan is not None:
+                checks = border.judge(plan, watch.seen(spans), lambda day: self._past_day(table, day))
             manifests = {}
             for index, day in enumerate(days):
                 manifests[day] = PartitionManifest(
@@ -182,36 +211,53 @@ class Warehouse:
                     partition=day_partition(day),
                     generation=(before[day] or [0])[-1] + 1,
                     attempt=attempt,
-                    files=tuple(files.get(day.isoformat(), ())),
-                    rows=int(observed[f"rows_{index}"] or 0),
-                    digest=content_digest(observed, index),
-                    schema=schema,
+                    files=tuple(files.get(day, ())),
+                    rows=watch.row_count(index),
+                    digest=watch.digest(index),
+                    schema=watch.schema,
                     inputs=provenance.inputs.get(day, {}),
                     code=provenance.code,
                     conf=provenance.conf,
-                    counts={
-                        **(counts or {}).get(day, {}),
-                        **{name: int(observed[f"{name}_{index}"] or 0) for name in counted},
-                    },
+                    counts={**(counts or {}).get(day, {}), **watch.counts(index)},
+                    checks=checks.get(day),
                     created_at=datetime.datetime.now(datetime.UTC),
                 )
-            _check_rows(table, manifests, expected_rows or {})
+            if expected is not None:
+                _check_keys(table, {day: (expected.get(day), watch.keys(index)) for index, day in enumerate(days)})
             self.commit(manifests.values())
         return manifests
 
-    def _written_files(self, table: str, target: str) -> dict[str, list[DataFile]]:
+    def written_files(
+        self, table: str, target: str, layer: int = 0
+    ) -> tuple[dict[datetime.date, list[DataFile]], dict[datetime.date, dict[str, Span]]]:
+        """Files of each day, and what their footers know of its columns."""
         prefix = f"{self.table_url(table)}/"
         entries = [e for e in storage.list_files(target, recursive=True) if e.name.endswith(".parquet")]
-        files: dict[str, list[DataFile]] = {}
-        for day, group in itertools.groupby(
-            entries, key=lambda entry: entry.name.split("/")[0].removeprefix(f"{FOLDER_COLUMN}=")
-        ):
-            for entry in group:
-                with storage.open_input(entry.url) as source:
-                    rows = pq.read_metadata(source).num_rows
-                found = DataFile(path=entry.url.removeprefix(prefix), rows=rows, bytes=entry.size)
-                files.setdefault(day, []).append(found)
-        return files
+        files: dict[datetime.date, list[DataFile]] = {}
+        spans: dict[datetime.date, dict[str, Span]] = {}
+        for entry in entries:
+            folders = dict(folder.split("=", 1) for folder in entry.name.split("/")[:-1])
+            day = datetime.date.fromisoformat(folders[FOLDER_COLUMN])
+            happened = datetime.date.fromisoformat(folders[SPLIT_COLUMN]) if SPLIT_COLUMN in folders else None
+            with storage.open_input(entry.url) as source:
+                metadata = pq.read_metadata(source)
+            found = DataFile(
+                path=entry.url.removeprefix(prefix),
+                rows=metadata.num_rows,
+                bytes=entry.size,
+                happened=happened,
+                layer=layer,
+            )
+            files.setdefault(day, []).append(found)
+            spans[day] = merged([spans.get(day, {}), column_spans(metadata)])
+        return files, spans
+
+    def _past_day(self, table: str, day: datetime.date) -> PastDay | None:
+        """A committed day with its border checks, to compare others with."""
+        manifest = self.manifest(table, day_partition(day))
+        if manifest is None or manifest.checks is None:
+            return None
+        return PastDay(partition=manifest.partition, rows=manifest.rows, columns=manifest.checks.columns)
 
     def commit(self, manifests: Iterable[PartitionManifest]) -> None:
         """Make partitions visible, each by one exclusive creation.
@@ -222,7 +268,7 @@ class Warehouse:
         """
         for manifest in manifests:
             listed = sum(file.rows for file in manifest.files)
-            if listed != manifest.rows:
+            if listed != (manifest.rows if manifest.stored_rows is None else manifest.stored_rows):
                 raise DataError([_rows_problem(manifest, listed)])
             name = f"manifest.{manifest.generation:06d}"
             url = f"{self._manifest_folder(manifest.table, manifest.partition)}/{name}"
@@ -242,23 +288,20 @@ def _rows_problem(manifest: PartitionManifest, listed: int) -> Problem:
     return Problem(
         table=manifest.table,
         day=manifest.partition,
-        what=f"files hold {listed} rows where {manifest.rows} were written",
+        what=f"files hold {listed} rows where {manifest.stored_rows or manifest.rows} were written",
         remedy="Run the stage again; nothing was committed",
     )
 
 
-def _check_rows(
-    table: str, manifests: Mapping[datetime.date, PartitionManifest], expected: Mapping[datetime.date, int]
-) -> None:
-    problems = [
-        Problem(
-            table=table,
-            day=day.isoformat(),
-            what=f"{expected[day]} rows went in and {manifest.rows} came out",
-            remedy="An input has repeated keys; look with `limelight check-raw`. Nothing was committed",
-        )
-        for day, manifest in manifests.items()
-        if day in expected and expected[day] != manifest.rows
-    ]
+def _check_keys(table: str, found: Mapping[datetime.date, tuple[Keys | None, Keys]]) -> None:
+    problems = []
+    for day, (expected, written) in found.items():
+        went_in = expected.rows if expected is not None else 0
+        what = f"{went_in:,} rows went in and {written.rows:,} came out"
+        if went_in == written.rows:
+            what = f"of {went_in:,} keys that went in, some were lost and others came out more than once"
+        if written.rows != went_in or (expected is not None and written != expected):
+            remedy = "An input has repeated keys; look with `limelight check-raw`. Nothing was committed"
+            problems.append(Problem(table=table, day=day.isoformat(), what=what, remedy=remedy))
     if problems:
         raise DataError(problems)

@@ -18,11 +18,13 @@ from features.spark.sequences import sequences
 from features.spark.snapshots import SNAPSHOT_TABLES, choose_snapshots, snapshot_features
 from features.spec import TILED_ENTITIES, Entity, SnapshotOp
 from pipeline.context import ONE_DAY, Context, StageResult, summarise
+from pipeline.observed import keys_of
 from pipeline.stages.names import RECENT_ACTIONS, SAMPLES, profile_table
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
+KEY = ("impression_id",)
 ROOM_STATS_DAYS = 1  # minutes of the day before count for impressions just after midnight
 
 
@@ -54,14 +56,15 @@ def run(context: Context, days: Sequence[datetime.date]) -> StageResult:
     if todo:
         context.report(f"{len(todo)} days")
         shown = _shown(context, todo)
-        counts = shown.where(shown["day"].isin(todo)).groupBy("day").count().collect()
+        wanted = shown.where(shown["day"].isin(todo))
         written = context.warehouse.write_days(
             _joined(context, shown, todo),
             SAMPLES,
             todo,
             context.provenance(inputs),
             counted=flag_columns(context.catalog),
-            expected_rows=dict.fromkeys(todo, 0) | {row["day"]: int(row["count"]) for row in counts},
+            key=KEY,
+            expected=keys_of(wanted, "day", KEY),
         )
         manifests = list(written.values())
     return summarise(manifests, todo, [day for day in days if day not in todo])

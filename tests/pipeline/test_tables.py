@@ -12,6 +12,7 @@ import pytest
 from features.errors import DataError, HeldError, NotReadyError
 from pipeline import leases
 from pipeline.manifests import PartitionManifest, Provenance
+from pipeline.observed import keys_of
 from pipeline.tables import Warehouse
 
 if TYPE_CHECKING:
@@ -90,6 +91,28 @@ def test_days_of_two_schemas_do_not_mix(spark: SparkSession, tmp_path: Path) -> 
     warehouse.write_days(frame(spark, [(1, SECOND, 0)]).drop("late"), "t", [SECOND], NOTHING)
     with pytest.raises(DataError, match=r"different columns; e\.g\. late"):
         warehouse.read_days(spark, "t", [FIRST, SECOND])
+
+
+@pytest.mark.parametrize(
+    ("came_out", "what"),
+    [
+        ((1, 2, 3, 3), "3 rows went in and 4 came out"),
+        ((1, 2), "3 rows went in and 2 came out"),
+        ((1, 1, 3), "of 3 keys that went in, some were lost and others came out more than once"),
+    ],
+)
+def test_keys_that_were_lost_or_repeated_are_not_committed(
+    spark: SparkSession, tmp_path: Path, came_out: tuple[int, ...], what: str
+) -> None:
+    warehouse = Warehouse(str(tmp_path))
+    went_in = keys_of(frame(spark, [(key, FIRST, 0) for key in (3, 1, 2)]), "dt", ["key"])
+    rows = frame(spark, [(key, FIRST, 1) for key in came_out])
+    with pytest.raises(DataError, match=f"table=t day=2025-03-01: {what}"):
+        warehouse.write_days(rows, "t", [FIRST, SECOND], NOTHING, key=["key"], expected=went_in)
+    assert warehouse.tables() == []
+    whole = frame(spark, [(key, FIRST, 1) for key in (1, 2, 3)])
+    written = warehouse.write_days(whole, "t", [FIRST, SECOND], NOTHING, key=["key"], expected=went_in)
+    assert [manifest.rows for manifest in written.values()] == [3, 0]
 
 
 def test_a_live_lease_holds_and_a_released_one_does_not(tmp_path: Path) -> None:
