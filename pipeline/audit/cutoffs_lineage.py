@@ -177,7 +177,7 @@ def snapshot_lineage(sources: Sources) -> Iterator[Finding]:
     limit = sources.context.conf.time.max_snapshot_age_days
     groups = {group: table for entity, table in SNAPSHOT_TABLES.items() if (group := snapshot_group(entity))}
     for group, table in groups.items():
-        ages = {}
+        ages: dict[tuple[datetime.date, datetime.date], int] = {}
         for day in sources.manifests:
             read = [partition_day(split_input(key)[1]) for key in sources.inputs(day, f"raw/{table}")]
             ages |= {(day, at): (day - at).days for at in read if at is not None}

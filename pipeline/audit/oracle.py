@@ -20,7 +20,7 @@ from pipeline.audit.duck import Connection, fetch, quoted
 from pipeline.audit.oracle_raw import MICROS, business_days, load_raw
 from pipeline.context import ONE_DAY, Context
 
-COVERED = (*oracle_windows.COVERED, *oracle_events.COVERED)
+COVERED: tuple[type, ...] = (*oracle_windows.COVERED, *oracle_events.COVERED)
 """Operations that the oracle has SQL for."""
 _THEIRS = "user_id IN (SELECT user_id FROM chosen) OR anchor_id IN (SELECT anchor_id FROM chosen)"
 
@@ -31,9 +31,9 @@ class Oracle:
     def __init__(self, connection: Connection, context: Context) -> None:
         self._connection = connection
         self._context = context
-        self.features = tuple(f for f in context.catalog.features if isinstance(f.op, COVERED))
+        self.features = tuple(f for f in context.catalog.features if type(f.op) in COVERED)
         self.lag_micros = context.conf.time.event_lag_seconds * MICROS
-        self.uncovered = tuple(f for f in context.catalog.features if not isinstance(f.op, COVERED))
+        self.uncovered = tuple(f for f in context.catalog.features if type(f.op) not in COVERED)
 
     def load(self) -> list[int]:
         """Reads the raw rows that are needed; returns impressions of `stored` that raw does not hold."""

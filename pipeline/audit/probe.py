@@ -248,10 +248,11 @@ def _judge(probed: Mapping[str, list[Probed]], regions: int, conf: ProbeConf) ->
             best_of_label.setdefault(one.label, []).append((one.auc, feature))
     findings = []
     for feature, found in probed.items():
-        reasons, figures = [], {}
+        reasons: list[str] = []
+        figures: dict[str, float] = {}
         for one in found:
             others = max((value for value, other in best_of_label[one.label] if other != feature), default=0.5)
-            figures[f"auc of {one.label}"] = max(round(one.auc, 4), float(figures.get(f"auc of {one.label}", 0.0)))
+            figures[f"auc of {one.label}"] = max(round(one.auc, 4), figures.get(f"auc of {one.label}", 0.0))
             reasons += _reasons(one, others, limit, conf)
         verdict = Verdict.SUSPECT if reasons else Verdict.PASS
         best = max(found, key=lambda one: one.auc)

@@ -211,7 +211,8 @@ def purest_region(regions: Regions, positives: Ints, conf: ProbeConf, *, rows: I
 
 def _rate_at(odds_ratio: float, rate: Floats) -> Floats:
     odds = odds_ratio * rate / np.maximum(1 - rate, 1e-12)
-    return odds / (1 + odds)
+    limiting: Floats = odds / (1 + odds)
+    return limiting
 
 
 def _log_chance(share: Floats, rows: Ints, rate: Floats) -> Floats:

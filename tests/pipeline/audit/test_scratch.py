@@ -30,7 +30,7 @@ def written(clean: SampleSet, tmp_path_factory: pytest.TempPathFactory) -> Scrat
 
 def side_of(written: Scratch, table: str, side: int) -> list[tuple[object, ...]]:
     """Rows of one side with the ids of side 0, with their day of arrival."""
-    rows = []
+    rows: list[tuple[object, ...]] = []
     for folder in sorted(Path(written.url, "raw", table).iterdir()):
         for path in folder.glob("*.parquet"):
             for row in pq.read_table(path).to_pylist():
