@@ -8,6 +8,7 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from pyarrow.fs import LocalFileSystem
@@ -89,13 +90,17 @@ def schema_of(url: str) -> pa.Schema:
 
 
 def largest(url: str, column: str) -> Any:
-    """The largest value of a column by the footer's statistics; None when the file is empty or has none."""
+    """The largest value of a column: from the footer where every row group tells, else from the column itself.
+
+    None in a file without values. Old writers' INT96 timestamps have no statistics.
+    """
     with storage.open_input(url) as source:
         footer = pq.read_metadata(source)
-    place = [footer.schema.column(number).path for number in range(footer.num_columns)].index(column)
-    groups = [footer.row_group(number).column(place).statistics for number in range(footer.num_row_groups)]
-    found = [group.max for group in groups if group is not None and group.has_min_max]
-    return max(found, default=None)
+        place = [footer.schema.column(number).path for number in range(footer.num_columns)].index(column)
+        groups = [footer.row_group(number).column(place).statistics for number in range(footer.num_row_groups)]
+        if all(group is not None and (group.has_min_max or group.null_count == group.num_values) for group in groups):
+            return max((group.max for group in groups if group.has_min_max), default=None)
+        return pc.max(pq.read_table(source, columns=[column]).column(0)).as_py()
 
 
 def fetch(connection: Connection, sql: str) -> list[tuple[Any, ...]]:
