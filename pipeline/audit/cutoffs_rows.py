@@ -2,39 +2,34 @@
 
 from __future__ import annotations
 
-import datetime
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
-import pandas as pd
 import pyarrow as pa
 
 from features.schema import Catalog, sequence_name
-from features.spark.ops import DAY
-from features.spark.window_state import as_features
 from features.spec import Entity, RoomAge, SequenceFeature
 from pipeline.audit.cutoffs_lineage import Sources, cutoff_finding
-from pipeline.audit.duck import Connection, fetch, quoted
+from pipeline.audit.duck import Connection, fetch, make_view, quoted
 from pipeline.audit.report import Finding, Verdict, shown
 from pipeline.audit.sample_set import ROOM_GROUP, SampleSet, profile_group, sequence_group
-from pipeline.manifests import PartitionManifest
-from pipeline.profile_state import state_of
-from pipeline.stages.names import SAMPLES, profile_table
+from pipeline.stages.names import profile_table
 
 
 def as_profiled(connection: Connection, entity: Entity, sources: Sources) -> Finding:
     """Every sample's profile columns are those that the profiles of its day have for its keys."""
     subject = f"{profile_group(entity)}: every row"
     table, catalog = profile_table(entity), sources.context.catalog
-    manifests = {
-        day: found
+    manifests = [
+        found
         for day in sources.manifests
         for key, digest in sources.inputs(day, table).items()
         if (found := sources.lineage.committed(key, digest)) is not None
-    }
+    ]
     names = [feature.name for feature in catalog.windows(entity)]
-    if not manifests:
+    urls = [url for manifest in manifests for url in sources.context.warehouse.file_urls(manifest)]
+    if not urls:
         return cutoff_finding(subject, Verdict.NOT_CHECKABLE, f"{table} of these days is gone")
-    connection.register("profiles", _profiles_of(entity, sources, manifests))
+    make_view(connection, "profiles", urls)
     defaults = {feature.name: feature.default for feature in catalog.windows(entity)}
     columns = ", ".join(
         f"count(*) FILTER (s.{quoted(n)} IS DISTINCT FROM coalesce(p.{quoted(n)}, ${number + 1})) AS {quoted(n)}"
@@ -49,17 +44,6 @@ def as_profiled(connection: Connection, entity: Entity, sources: Sources) -> Fin
         examples = [f"{name}: {count:,} rows" for name, count in sorted(moved.items(), key=lambda item: -item[1])]
         return cutoff_finding(subject, Verdict.LEAK, what, count=max(moved.values()), examples=shown(examples))
     return cutoff_finding(subject, Verdict.PASS, f"{rows:,} rows have the values of {table} of their day")
-
-
-def _profiles_of(
-    entity: Entity, sources: Sources, manifests: Mapping[datetime.date, PartitionManifest]
-) -> pd.DataFrame:
-    """day, keys..., features of the keys that occur in samples: what is stored is state, features are read from it."""
-    context = sources.context
-    samples = context.warehouse.read_files(context.spark, SAMPLES, sources.manifests)
-    asked = samples.select(samples["dt"].alias(DAY), *entity.keys).distinct()
-    features = as_features(entity, context.catalog, state_of(context, entity, manifests))
-    return features.join(asked, on=[DAY, *entity.keys], how="left_semi").toPandas()
 
 
 def sequence_ages(connection: Connection, sequence: SequenceFeature, lag: int) -> Finding:
