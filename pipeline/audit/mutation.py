@@ -127,8 +127,8 @@ def _group(
     tables: Sequence[str],
     rule: str,
 ) -> Iterator[Finding]:
-    """Base rows `b` against those of a side, `m`, where the condition holds."""
-    both = f"""FROM computed b JOIN computed m ON m.impression_id = b.impression_id + {side * made.stride}
+    """Base rows `b` against those of a side, `m`, where the condition holds; a row that is lost has moved."""
+    both = f"""FROM computed b LEFT JOIN computed m ON m.impression_id = b.impression_id + {side * made.stride}
         WHERE b.impression_id < {made.stride // 4} AND {condition}"""
     moved = {name: _moved(name, back) for name, back in columns.items()}
     counts = ", ".join(f"count(*) FILTER ({sql})" for sql in moved.values())
