@@ -1,6 +1,6 @@
 """What the spark-submit scripts of the stages share: parse, load conf, call one function.
 
-spark-submit --py-files build/dist/limelight.zip --properties-file conf/spark/cluster.conf \
+spark-submit --py-files build/dist/limelight.zip --properties-file conf/spark/standalone.conf \
     jobs/tiles.py --warehouse URL --from 2026-01-01 --to 2026-01-07
 
 conf is looked for in this order: --conf-dir, $LIMELIGHT_CONF, conf/ beside the folder of the script, conf/ beside

@@ -50,7 +50,7 @@ class Cluster:
             **(conf or {}),
         }
         command = [str(SPARK_HOME / "bin" / "spark-submit"), "--master", self.url]
-        command += ["--properties-file", str(ROOT / "conf" / "spark" / "cluster.conf")]
+        command += ["--properties-file", str(ROOT / "conf" / "spark" / "standalone.conf")]
         command += ["--py-files", str(py_files)] if py_files else []
         for key, value in properties.items():
             command += ["--conf", f"{key}={value}"]
