@@ -14,9 +14,11 @@ from pyspark.sql import functions as F
 
 from features.schema import Catalog
 from features.spark.event_time import business_day
-from features.spark.profiles import profiles, tiles_read
+from features.spark.on_air import on_air_tiles, session_days
+from features.spark.profiles import profiles, reads_on_air, tiles_read
 from features.spark.sequences import sequences
 from features.spark.tiles import tiles
+from features.spark.window_state import on_air_ops
 from features.spec import Entity
 
 if TYPE_CHECKING:
@@ -53,4 +55,9 @@ def full(
     rooms = raw(spark, warehouse, "rooms", start, before)
     logs = {name: raw(spark, warehouse, name, day - ONE_DAY * longest, before) for name in ("impressions", "actions")}
     read = {part: tiles(part, rooms=rooms, **logs) for part in tiles_read(entity, catalog)}
-    return profiles(entity, catalog=catalog, tiles=read, rooms=rooms, days=[day])
+    on_air = None
+    if reads_on_air(entity, catalog):
+        ops = on_air_ops(catalog)
+        arrivals = [day - ONE_DAY * back for back in range(1, longest + session_days(ops) + 1)]
+        on_air = on_air_tiles(rooms, ops, days=arrivals, max_room_age_days=None)
+    return profiles(entity, catalog=catalog, tiles=read, on_air=on_air, days=[day])

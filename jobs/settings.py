@@ -66,7 +66,8 @@ class Settings(Section):
                 return None
 
         if facts is not None:
-            values["time"] = {"conversions_imply_enter": facts.tasks.conversions_imply_enter} | values.get("time", {})
+            followed = ("conversions_imply_enter", "max_room_age_days")
+            values["time"] = {name: getattr(facts.tasks, name) for name in followed} | values.get("time", {})
             values["tasks"] = {"main": facts.tasks.main, "only": list(facts.tasks.tasks)} | values.get("tasks", {})
         pipeline = checked(PipelineConf, values, "")
         training = checked(TrainingSettings, own.get("training", {}), "training")

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from features.schema import load_catalog
+from features.spark.on_air import session_days
+from features.spark.window_state import on_air_ops
 from pipeline.config import PipelineConf, day_range
 from pipeline.context import ONE_DAY, Context, StageResult
 from pipeline.looking import raw_days_to_read
@@ -72,7 +74,9 @@ def days_of(stage: Stage, days: Sequence[datetime.date], context: Context) -> li
     """The days a stage works on so that samples of `days` can be written."""
     if stage.name != "tiles":
         return list(days)
-    first = min(days) - ONE_DAY * context.catalog.max_days()
+    air = on_air_ops(context.catalog)
+    reach = context.catalog.max_days() + (session_days(air) if air else 0)
+    first = min(days) - ONE_DAY * reach
     return day_range(first, max(days) - ONE_DAY)
 
 

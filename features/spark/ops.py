@@ -1,104 +1,208 @@
-"""Operations as Spark expressions: what each one adds up over a key's tiles, and its value from those sums.
+"""Operations as Spark expressions over WINDOW STATE: what a key's row holds of each window, and the features in it.
 
-The rows that are added up are tiles seen from a day: the measures of a tile, and `AGE` = day − e, at least 1. A
-window of N days is AGE ≤ N. Aggregates are named by what they mean, so that features share them (the sum of enters
-over 7 days serves a Sum and two Rates); names begin with "_", which no feature name does. Every aggregate is
-associative and commutative over integers: the result cannot depend on the order of rows or on the number of
-partitions. Measures are never negative (the raw contract), so a day is active exactly if one of its tiles is.
+State columns do not depend on the day that looks at them: days are absolute, so a key to which nothing happens and
+from which nothing leaves keeps its row, however many days pass. Each column is one of
+
+  Total         the sum of a measure over the window (or the number of its tiles)     bigint
+  ActiveBits    the days of the window with the measure above 0, one bit each          bigint per 64 days
+  LastActive    the newest of those days, numbered from 1970-01-01 = 1; 0: none        bigint
+  PartnerCount  anchors of a user (users of an anchor) with the measure above 0        bigint
+
+and is computed in two ways that must agree: from all tiles of the window (bulk), or from the state of the day before
+and the tiles that enter and leave (carried). Names begin with "_", which no feature name does, and equal names mean
+equal columns, so that features share them (the sum of enters over 7 days serves a Sum and two Rates). All of them are
+integers: the result cannot depend on the order of rows or on the number of partitions. Measures are never negative
+(the raw contract), so a day is active exactly if one of its tiles is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import datetime as dt
+from dataclasses import dataclass
 
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
-from features.spec import ActiveDays, DaysSinceLast, Measure, Rate, Sum
+from features.spec import ActiveDays, DaysSinceLast, Rate, Sum
 
 HAPPENED = "e"
 """Column of tiles: the day on which their rows happened."""
 ARRIVED = "a"
 """Column of tiles: the day on which their rows arrived."""
 CATEGORY = "category"
-AGE = "_age"
+DAY = "day"
+E_NUMBER = "_e"
+"""The day `HAPPENED` of a tile as an integer, days since 1970-01-01."""
+EPOCH = dt.date(1970, 1, 1)
 WORD_BITS = 64
 """Days that one bit set holds."""
 
 TileOp = Sum | Rate | ActiveDays | DaysSinceLast
 
 
-def tile_measures(op: TileOp) -> tuple[Measure, ...]:
-    """Measures that an operation reads from the tiles of its own entity."""
-    return (op.numerator, op.denominator) if isinstance(op, Rate) else (op.measure,)
+def epoch_days(day: dt.date) -> int:
+    """Days since 1970-01-01."""
+    return (day - EPOCH).days
 
 
-def tile_aggregates(op: TileOp) -> dict[str, Column]:
-    """Name → aggregate over tiles seen from a day; equal names mean equal aggregates."""
-    if isinstance(op, Sum | Rate):
-        return {_sum_name(measure, op.days): window_sum(measure, op.days) for measure in tile_measures(op)}
+@dataclass(frozen=True, kw_only=True)
+class Total:
+    """The sum over the window of a column of the tiles; without one, the number of tiles.
+
+    Each kind of state column has the same methods:
+      aggregate  from tiles, given which of them enter the window and which leave it (not for PartnerCount)
+      merged     of the rows that a key has in a base and its deltas: what the key's state is
+      after      the state of the next day, from the state as of `day` and what entered and left since
+      change     what a delta's row holds, so that `merged` gives the new state
+    """
+
+    source: str | None
+    days: int
+
+    @property
+    def name(self) -> str:
+        return f"_tiles_{self.days}" if self.source is None else f"_sum_{self.source}_{self.days}"
+
+    def aggregate(self, enters: Column, leaves: Column | None = None) -> Column:
+        amount = F.lit(1).cast("bigint") if self.source is None else F.col(self.source)
+        counted = F.when(enters, amount)
+        return F.sum((counted if leaves is None else counted.when(leaves, -amount)).otherwise(zero()))
+
+    def merged(self) -> Column:
+        return F.sum(self.name)
+
+    def after(self, old: Column, gained: Column, _day: dt.date) -> Column:
+        return old + gained
+
+    def change(self, new: Column, old: Column) -> Column:
+        return new - old
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActiveBits:
+    """Word `word` of the days on which the measure was above 0: day d is bit d mod (64 × words).
+
+    As many bits as the window has days, at least, so that no two days of a window share one.
+    """
+
+    source: str
+    days: int
+    word: int
+
+    @property
+    def name(self) -> str:
+        return f"_active_{self.source}_{self.days}_{self.word}"
+
+    @property
+    def period(self) -> int:
+        """Days after which a bit is used again."""
+        return WORD_BITS * len(_words(self.days))
+
+    def aggregate(self, enters: Column, _leaves: Column | None = None) -> Column:
+        place = F.pmod(F.col(E_NUMBER), F.lit(self.period)) - F.lit(self.word * WORD_BITS)
+        # Spark's Python API shifts by constants only.
+        bit = F.call_function("shiftleft", F.lit(1).cast("bigint"), place.cast("int"))
+        here = enters & (F.col(self.source) > 0) & place.between(0, WORD_BITS - 1)
+        return F.bit_or(F.when(here, bit).otherwise(zero()))
+
+    def merged(self) -> Column:
+        return F.bit_xor(self.name)
+
+    def after(self, old: Column, gained: Column, day: dt.date) -> Column:
+        place = (epoch_days(day) - self.days) % self.period - self.word * WORD_BITS
+        kept = old.bitwiseAND(F.lit(~(1 << place))) if 0 <= place < WORD_BITS - 1 else old
+        if place == WORD_BITS - 1:
+            kept = old.bitwiseAND(F.lit((1 << place) - 1))  # bit 63 is the sign
+        return kept.bitwiseOR(gained)
+
+    def change(self, new: Column, old: Column) -> Column:
+        return new.bitwiseXOR(old)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LastActive:
+    """The newest day of the window with the measure above 0, as days since 1970-01-01 plus 1; 0 when there is none."""
+
+    source: str
+    days: int
+
+    @property
+    def name(self) -> str:
+        return f"_last_{self.source}_{self.days}"
+
+    def aggregate(self, enters: Column, _leaves: Column | None = None) -> Column:
+        number = (F.col(E_NUMBER) + 1).cast("bigint")
+        return F.max(F.when(enters & (F.col(self.source) > 0), number).otherwise(zero()))
+
+    def merged(self) -> Column:
+        return F.sum(self.name)
+
+    def after(self, old: Column, gained: Column, day: dt.date) -> Column:
+        oldest_left = epoch_days(day) - self.days + 1  # the number of the day that leaves
+        return F.greatest(F.when(old > oldest_left, old).otherwise(zero()), gained)
+
+    def change(self, new: Column, old: Column) -> Column:
+        return new - old
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartnerCount:
+    """How many partners have the measure above 0; counted from pairs, not from the tiles of the key itself."""
+
+    source: str
+    days: int
+
+    @property
+    def name(self) -> str:
+        return f"_partners_{self.source}_{self.days}"
+
+    def merged(self) -> Column:
+        return F.sum(self.name)
+
+    def after(self, old: Column, gained: Column, _day: dt.date) -> Column:
+        return old + gained
+
+    def change(self, new: Column, old: Column) -> Column:
+        return new - old
+
+    @property
+    def pair(self) -> Total:
+        """The column of the pair's state that is above 0 while the partner counts."""
+        return Total(source=self.source, days=self.days)
+
+
+TileColumn = Total | ActiveBits | LastActive
+StateColumn = TileColumn | PartnerCount
+
+
+def tile_columns_of(op: TileOp) -> tuple[TileColumn, ...]:
+    """What the state of a key holds for an operation on the tiles of its own entity."""
+    if isinstance(op, Sum):
+        return (Total(source=op.measure.name, days=op.days),)
+    if isinstance(op, Rate):
+        return tuple(Total(source=measure.name, days=op.days) for measure in (op.numerator, op.denominator))
     if isinstance(op, ActiveDays):
-        return {
-            _word_name(op, first): F.bit_or(
-                F.when(_active(op) & F.col(AGE).between(first, first + WORD_BITS - 1), _bit(first)).otherwise(_zero())
-            )
-            for first in _words(op)
-        }
-    return {_since_name(op): F.min(F.when(_active(op), F.col(AGE)))}
+        return tuple(ActiveBits(source=op.measure.name, days=op.days, word=word) for word in _words(op.days))
+    return (LastActive(source=op.measure.name, days=op.days),)
 
 
 def tile_value(op: TileOp) -> Column:
-    """The feature from the aggregates of its key; a key without tiles has nulls there, which count as nothing."""
+    """The feature as of the row's `DAY`, from the state of its key; null state counts as nothing."""
+    columns = [F.coalesce(F.col(column.name), zero()) for column in tile_columns_of(op)]
     if isinstance(op, Sum):
-        return _aggregate(_sum_name(op.measure, op.days))
+        return columns[0]
     if isinstance(op, Rate):
-        numerator = _aggregate(_sum_name(op.numerator, op.days)) + F.lit(op.prior * op.strength)
-        return numerator / (_aggregate(_sum_name(op.denominator, op.days)) + F.lit(float(op.strength)))
+        return (columns[0] + F.lit(op.prior * op.strength)) / (columns[1] + F.lit(float(op.strength)))
     if isinstance(op, ActiveDays):
-        days = sum((F.bit_count(_aggregate(_word_name(op, first))) for first in _words(op)), start=F.lit(0))
-        return days.cast("bigint")
-    return F.coalesce(F.col(_since_name(op)), F.lit(op.days + 1)).cast("bigint")
+        return sum((F.bit_count(word) for word in columns), start=F.lit(0)).cast("bigint")
+    since = F.unix_date(DAY) + 1 - columns[0]
+    return F.when(columns[0] > 0, since).otherwise(F.lit(op.days + 1)).cast("bigint")
 
 
-def window_sum(measure: Measure, days: int) -> Column:
-    """Sum of a measure over the tiles of the last `days` days, bigint."""
-    return F.sum(F.when(F.col(AGE) <= days, F.col(measure.name)).otherwise(_zero()))
-
-
-def in_window(measure: Measure, days: int) -> Column:
-    """Whether a tile has the measure above 0 in the last `days` days."""
-    return (F.col(AGE) <= days) & (F.col(measure.name) > 0)
-
-
-def _active(op: ActiveDays | DaysSinceLast) -> Column:
-    return in_window(op.measure, op.days)
-
-
-def _zero() -> Column:
+def zero() -> Column:
+    """0 as bigint."""
     return F.lit(0).cast("bigint")
 
 
-def _aggregate(name: str) -> Column:
-    return F.coalesce(F.col(name), _zero())
-
-
-def _bit(first: int) -> Column:
-    """Bit (age − first) of a word; Spark's Python API shifts by constants only."""
-    return F.call_function("shiftleft", F.lit(1).cast("bigint"), F.col(AGE) - F.lit(first))
-
-
-def _words(op: ActiveDays) -> Iterable[int]:
-    """The first age of each word."""
-    return range(1, op.days + 1, WORD_BITS)
-
-
-def _sum_name(measure: Measure, days: int) -> str:
-    return f"_sum_{measure.name}_{days}"
-
-
-def _word_name(op: ActiveDays, first: int) -> str:
-    return f"_active_{op.measure.name}_{op.days}_{first}"
-
-
-def _since_name(op: DaysSinceLast) -> str:
-    return f"_since_{op.measure.name}_{op.days}"
+def _words(days: int) -> range:
+    return range((days + WORD_BITS - 1) // WORD_BITS)

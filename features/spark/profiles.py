@@ -1,61 +1,46 @@
-"""Profiles: the window features of an entity as of many days, in one pass.
+"""Profiles in bulk: the window state of an entity as of many days, from tiles, in one pass.
 
 As of D counts what happened and arrived before D, so a tile (e, a) is seen by every D with max(e, a) < D ≤ e + N.
 
   tiles of the entity                      one row per key, e, a
   → hashed by key, then spread over days   one row per key, e, a and day that sees it; no shuffle after this one
-  → grouped by (day, key)                  the aggregates that the catalog asks for
+  → grouped by (day, key)                  the state columns over the entity's own tiles
   ⟕ partners, top categories               each (day, key) from finer tiles
   ⟗ on air                                 an anchor that only was on air exists too
-  → the catalog's columns
 A hot user or anchor costs no more than another one: it has one tile per (e, a). Where the partners of a hot anchor
 are counted, each of them is one row by then, and rows are counted before the shuffle.
+
+`features.spark.carried` gives the same rows for a day from the state of the day before; this is its oracle, and the
+backfill.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import reduce
-from typing import TypeVar
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from features.errors import CatalogError
 from features.schema import Catalog
-from features.spark.ops import (
-    AGE,
-    ARRIVED,
-    CATEGORY,
-    HAPPENED,
-    TileOp,
-    in_window,
-    tile_aggregates,
-    tile_measures,
-    tile_value,
-    window_sum,
-)
-from features.spark.rooms import room_versions
-from features.spec import DistinctPartners, Entity, Feature, Measure, OnAir, TopCategory
+from features.spark.ops import ARRIVED, CATEGORY, DAY, E_NUMBER, HAPPENED, PartnerCount, Total, epoch_days, zero
+from features.spark.window_state import PAIRS, StateLayout, as_features, on_air_ops, state_layout
+from features.spec import Entity, TopCategory
 
-DAY = "day"
-EPOCH = dt.date(1970, 1, 1)
-MS_PER_HOUR = 3_600_000
-
-WindowOpT = TypeVar("WindowOpT", DistinctPartners, TopCategory, OnAir)
+AGE = "_age"
+"""Of a tile seen from a day: day − e, at least 1. A window of N days is AGE ≤ N."""
 
 
 def tiles_read(entity: Entity, catalog: Catalog) -> tuple[Entity, ...]:
     """Which tiles the profiles of an entity are made of; its own come first."""
-    finer = {DistinctPartners: Entity.USER_ANCHOR, TopCategory: Entity.USER_CATEGORY}
-    read = [entity, *(finer[type(f.op)] for f in catalog.windows(entity) if type(f.op) in finer)]
+    read = [entity, *(PAIRS[type(f.op)] for f in catalog.windows(entity) if type(f.op) in PAIRS)]
     return tuple(dict.fromkeys(read))
 
 
-def reads_rooms(entity: Entity, catalog: Catalog) -> bool:
-    """Whether the profiles of an entity are made of the rooms table too."""
-    return any(isinstance(feature.op, OnAir) for feature in catalog.windows(entity))
+def reads_on_air(entity: Entity, catalog: Catalog) -> bool:
+    """Whether the profiles of an entity are made of tiles on air too."""
+    return entity is Entity.ANCHOR and bool(on_air_ops(catalog))
 
 
 def profiles(
@@ -63,16 +48,12 @@ def profiles(
     *,
     catalog: Catalog,
     tiles: Mapping[Entity, DataFrame],
-    rooms: DataFrame,
+    on_air: DataFrame | None,
     days: Sequence[dt.date],
 ) -> DataFrame:
     """Window features of every key of an entity, as of each of `days`.
 
-    Args:
-        entity: one of TILED_ENTITIES with at least one window feature in the catalog.
-        tiles: those that `tiles_read` names, with e from min(days) − the longest window on; more do no harm.
-        rooms: raw rows of the rooms table; used where `reads_rooms`.
-        days: target days, in any order.
+    Args: as `profile_state`.
 
     Returns:
         day: date, keys..., then the catalog's window features of the entity in its order and types, never null.
@@ -83,160 +64,149 @@ def profiles(
         CatalogError: the catalog has no window feature of the entity, or one that its tiles cannot answer.
         ValueError: no target day.
     """
-    windows = _checked(entity, catalog)
+    return as_features(entity, catalog, profile_state(entity, catalog=catalog, tiles=tiles, on_air=on_air, days=days))
+
+
+def profile_state(
+    entity: Entity,
+    *,
+    catalog: Catalog,
+    tiles: Mapping[Entity, DataFrame],
+    on_air: DataFrame | None,
+    days: Sequence[dt.date],
+) -> DataFrame:
+    """Window state of every key of an entity, as of each of `days`.
+
+    Args:
+        entity: one of TILED_ENTITIES.
+        tiles: those that `tiles_read` names, with e from min(days) − the longest window on; more do no harm.
+        on_air: tiles on air, where `reads_on_air`.
+        days: target days, in any order.
+
+    Returns:
+        day: date, keys..., then `state_layout(entity, catalog).columns`; bigint and never null, but tops, which are
+        strings. Key: (day, keys...).
+
+    Raises:
+        CatalogError: no feature needs the state of the entity, or one that its tiles cannot answer.
+        ValueError: no target day.
+    """
+    layout = state_layout(entity, catalog)
     if not days:
         raise ValueError("profiles need at least one target day")
     days = sorted(set(days))
-    longest = max(feature.days or 0 for feature in windows)
-    profile = _from_tiles(entity, tiles[entity], windows, days=days, longest=longest)
-    keys = [DAY, *entity.keys]
-    if partners := _of_kind(windows, DistinctPartners):
-        profile = profile.join(_partners(entity, tiles[Entity.USER_ANCHOR], partners, days=days), on=keys, how="left")
-    if tops := _of_kind(windows, TopCategory):
-        profile = profile.join(_top_categories(tiles[Entity.USER_CATEGORY], tops, days=days), on=keys, how="left")
-    if on_air := _of_kind(windows, OnAir):
-        profile = profile.join(_on_air(rooms, on_air, days=days), on=keys, how="full_outer")
-    return profile.select(*keys, *(_value(feature).alias(feature.name) for feature in windows))
-
-
-def _checked(entity: Entity, catalog: Catalog) -> tuple[Feature, ...]:
-    windows = catalog.windows(entity)
-    if not windows:
-        raise CatalogError(f"the catalog has no window feature of {entity}: there is no profile to compute")
-    problems = [
-        f"{feature.name}: {type(feature.op).__name__} has no meaning for {entity}"
-        for feature in windows
-        if (isinstance(feature.op, TopCategory) and entity is not Entity.USER)
-        or (isinstance(feature.op, OnAir) and entity is not Entity.ANCHOR)
-    ]
-    if problems:
-        raise CatalogError("; ".join(problems))
-    return windows
-
-
-def _of_kind(windows: Sequence[Feature], kind: type[WindowOpT]) -> dict[str, WindowOpT]:
-    """Column in the joined parts → operation, for the features whose operation is of that kind."""
-    return {_part_name(feature): feature.op for feature in windows if isinstance(feature.op, kind)}
-
-
-def _value(feature: Feature) -> Column:
-    """The feature in the joined parts; what a part does not know of a key is what an empty window has."""
-    if isinstance(feature.op, TileOp):
-        return tile_value(feature.op).cast(feature.dtype.value)
-    return F.coalesce(F.col(_part_name(feature)), F.lit(feature.default)).cast(feature.dtype.value)
-
-
-def _part_name(feature: Feature) -> str:
-    """Beginning with "_", it meets no key and no other feature."""
-    return f"_{feature.name}"
+    state = _from_tiles(layout, tiles[entity], days=days)
+    keys = [DAY, *layout.keys]
+    if layout.partners:
+        state = state.join(_partners(layout, tiles[Entity.USER_ANCHOR], days=days), on=keys, how="left")
+    if layout.tops:
+        state = state.join(_top_categories(layout.tops, tiles[Entity.USER_CATEGORY], days=days), on=keys, how="left")
+    if layout.air and on_air is not None:
+        state = state.join(_on_air(layout, on_air, days=days), on=keys, how="full_outer")
+    sums = [F.coalesce(F.col(column.name), zero()).alias(column.name) for column in layout.sums]
+    return state.select(*keys, *sums, *layout.tops)
 
 
 def _seen(
     tiles: DataFrame,
     keys: Sequence[str],
-    measures: Iterable[Measure],
+    measures: Iterable[str],
     *,
     days: Sequence[dt.date],
     longest: int,
     hashed_by: Sequence[str] | None = None,
 ) -> DataFrame:
-    """Tiles once per target day that sees them: day, keys..., AGE, measures; hashed by `hashed_by` (the keys).
+    """Tiles once per target day that sees them: day, keys..., E_NUMBER, AGE, measures; hashed by keys or `hashed_by`.
 
     Days are spread as integers: Spark compiles a sequence of those, but interprets a filter over an array of dates.
     """
-    targets = [(day - EPOCH).days for day in days]
+    targets = [epoch_days(day) for day in days]
     happened = F.unix_date(HAPPENED)
     first = F.greatest(happened + 1, F.unix_date(ARRIVED) + 1, F.lit(min(targets)))
     last = F.least(happened + longest, F.lit(max(targets)))
-    names = list(dict.fromkeys(measure.name for measure in measures))
+    names = list(dict.fromkeys(measures))
     return (
-        tiles.select(*keys, happened.alias("_happened"), first.alias("_first"), last.alias("_last"), *names)
+        tiles.select(*keys, happened.alias(E_NUMBER), first.alias("_first"), last.alias("_last"), *names)
         .where(F.col("_first") <= F.col("_last"))
         .repartition(*(hashed_by or keys))
         .withColumn("_day", F.explode(F.sequence("_first", "_last")))
         .where(F.col("_day").isin(targets))
         .select(
-            F.date_from_unix_date("_day").alias(DAY), *keys, (F.col("_day") - F.col("_happened")).alias(AGE), *names
+            F.date_from_unix_date("_day").alias(DAY),
+            *keys,
+            E_NUMBER,
+            (F.col("_day") - F.col(E_NUMBER)).alias(AGE),
+            *names,
         )
     )
 
 
-def _from_tiles(
-    entity: Entity, tiles: DataFrame, windows: Sequence[Feature], *, days: Sequence[dt.date], longest: int
-) -> DataFrame:
-    """day, keys..., aggregates of the features that need the entity's own tiles alone."""
-    ops = [feature.op for feature in windows if isinstance(feature.op, TileOp)]
-    aggregates = {name: column for op in ops for name, column in tile_aggregates(op).items()}
-    measures = [measure for op in ops for measure in tile_measures(op)]
-    seen = _seen(tiles, entity.keys, measures, days=days, longest=longest).groupBy(DAY, *entity.keys)
-    if not aggregates:
-        return seen.count().select(DAY, *entity.keys)
-    return seen.agg(*(column.alias(name) for name, column in aggregates.items()))
+def _from_tiles(layout: StateLayout, tiles: DataFrame, *, days: Sequence[dt.date]) -> DataFrame:
+    """day, keys..., the columns over the entity's own tiles."""
+    measures = [column.source for column in layout.tiles if column.source is not None]
+    seen = _seen(tiles, layout.keys, measures, days=days, longest=layout.days)
+    aggregates = [column.aggregate(F.col(AGE) <= column.days).alias(column.name) for column in layout.tiles]
+    return seen.groupBy(DAY, *layout.keys).agg(*aggregates)
 
 
-def _partners(
-    entity: Entity, pairs: DataFrame, ops: Mapping[str, DistinctPartners], *, days: Sequence[dt.date]
-) -> DataFrame:
+def _partners(layout: StateLayout, pairs: DataFrame, *, days: Sequence[dt.date]) -> DataFrame:
     """day, key, one count per operation: of each pair, whether it was active; of each key, how many pairs were."""
-    seen = _seen_active(pairs, Entity.USER_ANCHOR.keys, ops, days=days)
-    per_pair = seen.groupBy(DAY, *Entity.USER_ANCHOR.keys).agg(
-        *(F.max(in_window(op.measure, op.days)).cast("bigint").alias(name) for name, op in ops.items())
+    keys = Entity.USER_ANCHOR.keys
+    active = {column.name: F.col(column.source) > 0 for column in layout.partners}
+    seen = _seen_active(pairs, keys, layout.partners, days=days)
+    per_pair = seen.groupBy(DAY, *keys).agg(
+        *(
+            F.max(active[column.name] & (F.col(AGE) <= column.days)).cast("bigint").alias(column.name)
+            for column in layout.partners
+        )
     )
-    return per_pair.groupBy(DAY, *entity.keys).agg(*(F.sum(name).alias(name) for name in ops))
+    counts = (F.sum(column.name).alias(column.name) for column in layout.partners)
+    return per_pair.groupBy(DAY, *layout.keys).agg(*counts)
 
 
-def _top_categories(pairs: DataFrame, ops: Mapping[str, TopCategory], *, days: Sequence[dt.date]) -> DataFrame:
+def _top_categories(tops: Mapping[str, TopCategory], pairs: DataFrame, *, days: Sequence[dt.date]) -> DataFrame:
     """day, user_id, one category per operation: the largest sum above 0; ties by name, the smallest first."""
-    seen = _seen_active(pairs, Entity.USER_CATEGORY.keys, ops, days=days, hashed_by=Entity.USER.keys)
-    sums = seen.groupBy(DAY, *Entity.USER_CATEGORY.keys).agg(
-        *(window_sum(op.measure, op.days).alias(name) for name, op in ops.items())
+    totals = {name: top_total(op) for name, op in tops.items()}
+    keys = Entity.USER_CATEGORY.keys
+    seen = _seen_active(pairs, keys, totals.values(), days=days, hashed_by=Entity.USER.keys)
+    sums = seen.groupBy(DAY, *keys).agg(
+        *(total.aggregate(F.col(AGE) <= total.days).alias(name) for name, total in totals.items())
     )
-    ranked = {name: F.when(F.col(name) > 0, F.struct((-F.col(name)).alias("_rank"), CATEGORY)) for name in ops}
-    best = sums.groupBy(DAY, *Entity.USER.keys).agg(*(F.min(rank).alias(name) for name, rank in ranked.items()))
-    return best.select(DAY, *Entity.USER.keys, *(F.col(name).getField(CATEGORY).alias(name) for name in ops))
+    return best_categories(sums, tops, (DAY, *Entity.USER.keys))
+
+
+def top_total(op: TopCategory) -> Total:
+    """The sum by which the categories of a user are ranked."""
+    return Total(source=op.measure.name, days=op.days)
+
+
+def best_categories(sums: DataFrame, tops: Iterable[str], keys: Sequence[str]) -> DataFrame:
+    """keys..., and per name in `tops` the category with the largest sum above 0; ties by name, null for none."""
+    ranked = {name: F.when(F.col(name) > 0, F.struct((-F.col(name)).alias("_rank"), CATEGORY)) for name in tops}
+    best = sums.groupBy(*keys).agg(*(F.min(rank).alias(name) for name, rank in ranked.items()))
+    return best.select(*keys, *(F.col(name).getField(CATEGORY).alias(name) for name in ranked))
 
 
 def _seen_active(
     pairs: DataFrame,
     keys: Sequence[str],
-    ops: Mapping[str, DistinctPartners] | Mapping[str, TopCategory],
+    columns: Collection[Total | PartnerCount],
     *,
     days: Sequence[dt.date],
     hashed_by: Sequence[str] | None = None,
 ) -> DataFrame:
     """Like `_seen`, without the tiles that count for none of the operations: most pairs only met in impressions."""
-    active = reduce(lambda left, right: left | right, (F.col(op.measure.name) > 0 for op in ops.values()))
-    longest = max(op.days for op in ops.values())
-    measures = [op.measure for op in ops.values()]
+    measures = list(dict.fromkeys(str(column.source) for column in columns))
+    longest = max(column.days for column in columns)
+    active: Column = reduce(lambda left, right: left | right, (F.col(measure) > 0 for measure in measures))
     return _seen(pairs.where(active), keys, measures, days=days, longest=longest, hashed_by=hashed_by)
 
 
-def _on_air(rooms: DataFrame, ops: Mapping[str, OnAir], *, days: Sequence[dt.date]) -> DataFrame:
-    """day, anchor_id, milliseconds on air per operation; only anchors that were on air in one of the windows.
-
-    1. versions of each room                        one row per room and interval of cutoffs
-    2. spread over the days D whose cutoff D − 1    one row per room and day that may have seen it on air
-       is in the interval
-    3. overlap of session and window, summed        one row per anchor and day
-    """
-    versions = room_versions(rooms, ["anchor_id", "started_at", "ended_at"])
-    longest_session = max(op.max_session_hours for op in ops.values())
-    # The last day that can still see the session: its longest possible end, rounded up, and the longest window.
-    reach = F.date_add(F.to_date("started_at"), max(op.days for op in ops.values()) + longest_session // 24 + 1)
-    visible = F.filter(
-        F.array(*(F.lit(day) for day in days)),
-        lambda day: (day > F.col("valid_from")) & (day <= F.col("valid_to")) & (day <= reach),
+def _on_air(layout: StateLayout, on_air: DataFrame, *, days: Sequence[dt.date]) -> DataFrame:
+    """day, anchor_id, milliseconds per operation; only anchors that were on air in one of the windows."""
+    measures = [str(column.source) for column in layout.air]
+    seen = _seen(on_air, layout.keys, measures, days=days, longest=max(layout.air_lengths()))
+    sums = seen.groupBy(DAY, *layout.keys).agg(
+        *(column.aggregate(F.col(AGE) <= column.days).alias(column.name) for column in layout.air)
     )
-    seen = versions.withColumn(DAY, F.explode(visible))
-    overlaps = seen.select(DAY, "anchor_id", *(_overlap_ms(op).alias(name) for name, op in ops.items()))
-    sums = overlaps.groupBy(DAY, "anchor_id").agg(*(F.sum(name).alias(name) for name in ops))
-    return sums.where(F.greatest(*ops, F.lit(0)) > 0)
-
-
-def _overlap_ms(op: OnAir) -> Column:
-    """Milliseconds of [started, min(ended, started + max_session_hours, D)) in [D − days, D), bigint."""
-    started = F.unix_millis("started_at")
-    day_ends = F.unix_millis(F.col(DAY).cast("timestamp"))
-    window_begins = F.unix_millis(F.date_sub(DAY, op.days).cast("timestamp"))
-    latest = F.least(F.unix_millis("ended_at"), started + F.lit(op.max_session_hours * MS_PER_HOUR), day_ends)
-    return F.greatest(latest - F.greatest(started, window_begins), F.lit(0)).cast("bigint")
+    return sums.where(F.greatest(*(column.name for column in layout.air), zero()) > 0)

@@ -1,7 +1,8 @@
 """Tiles: partial aggregates of the logs, keyed by (entity, day happened `e`, day arrived `a`).
 
-The tiles of arrival day a depend on raw rows with dt = a alone (and on rooms with dt ≤ a), so they are stored per
-`a` and never change. Every window, of any length, as of any day, is a sum of tiles.
+The tiles of arrival day a depend on raw rows with dt = a alone (and on rooms with a − R ≤ dt ≤ a), so they are stored
+per `a` and never change. Every window, of any length, as of any day, is a sum of tiles. Tiles of several entities are
+sums of one finer set (`room_tiles`), so that raw rows are read and summed once.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from features.spec import MEASURES, TILED_ENTITIES, Entity, Measure
 
 UNKNOWN_CATEGORY = ""
 SAMPLED_NEGATIVE = "sampled_negative"
+ROOM_TILE_KEYS = ("user_id", "anchor_id", "room_id", HAPPENED, ARRIVED)
 
 
 def tile_columns(entity: Entity) -> tuple[str, ...]:
@@ -23,41 +25,64 @@ def tile_columns(entity: Entity) -> tuple[str, ...]:
     return (*entity.keys, HAPPENED, ARRIVED, *(measure.name for measure in MEASURES))
 
 
-def tiles(entity: Entity, *, impressions: DataFrame, actions: DataFrame, rooms: DataFrame) -> DataFrame:
-    """Adds up raw rows of any number of arrival days, in one pass.
+def room_tiles(impressions: DataFrame, actions: DataFrame) -> DataFrame:
+    """Adds up raw rows of any number of arrival days, in the one pass over them that all tiles are made of.
 
-    1. impressions and actions as one log                          one row per raw row
-    2. measures summed by (keys that raw rows have, e, a)          one row per tile, partial sums before the shuffle
-    3. for a category: the room's category by a, and summed again  a hot room joins few rows, not its log
+    1. impressions and actions as one log            one row per raw row
+    2. measures summed by (user, anchor, room, e, a) partial sums before the shuffle
+
+    Args:
+        impressions, actions: deduplicated raw rows, with `dt`. Impressions that a source drew instead of logging
+            (`sampled_negative`) are left out: nobody saw them.
+
+    Returns:
+        user_id, anchor_id, room_id, e: date, a: date, then every measure as bigint. Key: all but the measures.
+    """
+    log = _log(impressions, actions)
+    return log.groupBy(*ROOM_TILE_KEYS).agg(*(_measured(measure) for measure in MEASURES))
+
+
+def roll_up(
+    entity: Entity, by_room: DataFrame, *, rooms: DataFrame | None, max_room_age_days: int | None = None
+) -> DataFrame:
+    """The tiles of an entity from those of `room_tiles`; a hot room joins few rows, not its log.
 
     Args:
         entity: one of TILED_ENTITIES.
-        impressions, actions: deduplicated raw rows, with `dt`. Impressions that a source drew instead of logging
-            (`sampled_negative`) are left out: nobody saw them.
-        rooms: all raw rows with dt up to the last arrival day of the logs.
+        by_room: of `room_tiles`, or finer than the entity in another way.
+        rooms: raw rows with dt up to the last arrival day, from the first less `max_room_age_days` on (all, when that
+            is None); for entities with a category.
+        max_room_age_days: rows of a room that arrived longer before do not count.
 
     Returns:
         keys..., e: date, a: date, then every measure as bigint. Key: all but the measures. A room without a known
         category counts for the category ''.
 
     Raises:
-        CatalogError: the entity has no tiles.
+        CatalogError: the entity has no tiles, or a category and no rooms to look it up.
     """
     if entity not in TILED_ENTITIES:
         raise CatalogError(f"{entity} has no tiles: only {[str(e) for e in TILED_ENTITIES]} have windows")
-    log = _log(impressions, actions)
-    if CATEGORY not in entity.keys:
-        grouped = log.groupBy(*entity.keys, HAPPENED, ARRIVED).agg(*(_measured(measure) for measure in MEASURES))
-        return grouped.select(*tile_columns(entity))
-    raw_keys = [key for key in entity.keys if key != CATEGORY]
-    by_room = log.groupBy(*raw_keys, "room_id", HAPPENED, ARRIVED).agg(*(_measured(measure) for measure in MEASURES))
-    categorised = with_newest_room(by_room, rooms, cutoff=ARRIVED, columns=[CATEGORY])
-    return (
-        categorised.fillna(UNKNOWN_CATEGORY, subset=[CATEGORY])
-        .groupBy(*entity.keys, HAPPENED, ARRIVED)
-        .agg(*(F.sum(measure.name).alias(measure.name) for measure in MEASURES))
-        .select(*tile_columns(entity))
-    )
+    if CATEGORY in entity.keys:
+        if rooms is None:
+            raise CatalogError(f"tiles of {entity} need the rooms table")
+        known = with_newest_room(by_room, rooms, cutoff=ARRIVED, columns=[CATEGORY], max_age_days=max_room_age_days)
+        by_room = known.fillna(UNKNOWN_CATEGORY, subset=[CATEGORY])
+    sums = (F.sum(measure.name).alias(measure.name) for measure in MEASURES)
+    return by_room.groupBy(*entity.keys, HAPPENED, ARRIVED).agg(*sums).select(*tile_columns(entity))
+
+
+def tiles(
+    entity: Entity,
+    *,
+    impressions: DataFrame,
+    actions: DataFrame,
+    rooms: DataFrame,
+    max_room_age_days: int | None = None,
+) -> DataFrame:
+    """The tiles of one entity from raw rows: `roll_up` of `room_tiles`."""
+    by_room = room_tiles(impressions, actions)
+    return roll_up(entity, by_room, rooms=rooms, max_room_age_days=max_room_age_days)
 
 
 def _log(impressions: DataFrame, actions: DataFrame) -> DataFrame:

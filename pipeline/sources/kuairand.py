@@ -35,6 +35,7 @@ SOURCE_TASKS = SourceTasks(
     tasks=("enter", "watch", "like", "comment", "follow", "share"),
     esmm=("enter", "like"),
     conversions_imply_enter=False,
+    max_room_age_days=None,
 )
 
 FLAGS = ("is_click", "is_like", "is_follow", "is_comment", "is_forward", "is_hate")

@@ -23,6 +23,7 @@ class SourceTasks(BaseModel):
         tasks: names of the label rules (features/catalog/labels.py), `main` among them.
         esmm: (parent, conversion): the pair whose product is CTCVR.
         conversions_imply_enter: False where the platform lets a user convert without entering.
+        max_room_age_days: None where a room is announced once and then lives for as long as the tables.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -31,6 +32,7 @@ class SourceTasks(BaseModel):
     tasks: tuple[str, ...]
     esmm: tuple[str, str]
     conversions_imply_enter: bool = True
+    max_room_age_days: int | None = 7
 
     @model_validator(mode="after")
     def _names_agree(self) -> SourceTasks:

@@ -19,6 +19,7 @@ from features.spark.snapshots import SNAPSHOT_TABLES, choose_snapshots, snapshot
 from features.spec import TILED_ENTITIES, Entity, SnapshotOp
 from pipeline.context import ONE_DAY, Context, StageResult, summarise
 from pipeline.observed import keys_of
+from pipeline.profile_state import read_features
 from pipeline.stages.names import RECENT_ACTIONS, SAMPLES, profile_table
 
 if TYPE_CHECKING:
@@ -101,10 +102,7 @@ def _joined(context: Context, shown: DataFrame, days: list[datetime.date]) -> Da
     return samples(
         catalog,
         wanted,
-        profiles={
-            entity: context.warehouse.read_days(context.spark, profile_table(entity), days)
-            for entity in _profiled(catalog)
-        },
+        profiles={entity: read_features(context, entity, days) for entity in _profiled(catalog)},
         snapshots=_snapshot_frames(context, days),
         sequences=sequences(catalog, wanted, actions, rooms, time.event_lag_seconds, recent),
         room_state=room_state(

@@ -1,68 +1,119 @@
-"""raw logs → tiles, one partition per arrival day."""
+"""raw logs → tiles, one partition per arrival day, in files of one day e each: what leaves a window is read alone."""
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
+from pyspark import StorageLevel
 from pyspark.sql import functions as F
 
-from features.spark.ops import ARRIVED, HAPPENED
-from features.spark.tiles import tiles
+from features.spark.on_air import on_air_tiles
+from features.spark.ops import ARRIVED, CATEGORY, HAPPENED
+from features.spark.tiles import roll_up, room_tiles
+from features.spark.window_state import on_air_ops
 from features.spec import TILED_ENTITIES, Entity
-from pipeline.context import Context, StageResult, summarise
-from pipeline.stages.names import tile_table
+from pipeline.context import ONE_DAY, Context, StageResult, summarise
+from pipeline.manifests import PartitionManifest
+from pipeline.stages.names import ON_AIR_TILES, tile_table
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
 
 LATE_IMPRESSIONS = "impressions_too_late_for_samples"
 
+Inputs = Mapping[datetime.date, Mapping[str, str]]
 
-def inputs_of(context: Context, day: datetime.date) -> dict[str, str]:
+
+def inputs_of(context: Context, entity: Entity, day: datetime.date) -> dict[str, str]:
     """Raw partitions that the tiles of an arrival day depend on."""
-    first_room_day = context.first_raw_day("rooms") or day
-    return {
-        **context.raw_inputs("impressions", day, day),
-        **context.raw_inputs("actions", day, day),
-        **context.raw_inputs("rooms", first_room_day, day),
-    }
+    logs = {**context.raw_inputs("impressions", day, day), **context.raw_inputs("actions", day, day)}
+    if CATEGORY not in entity.keys:
+        return logs
+    return logs | context.raw_inputs("rooms", _first_room_day(context, day), day)
+
+
+def on_air_inputs_of(context: Context, day: datetime.date) -> dict[str, str]:
+    """Raw partitions that the tiles on air of an arrival day depend on."""
+    return context.raw_inputs("rooms", _first_room_day(context, day - ONE_DAY), day)
 
 
 def run(context: Context, days: Sequence[datetime.date]) -> StageResult:
-    """Tiles of arrival days; days before the history of the impressions begins have none."""
+    """Tiles of arrival days; days before the history of the impressions (of the rooms) begins have none."""
     known = context.raw.listing.since_history("impressions", days)
-    inputs = {day: inputs_of(context, day) for day in known}
-    manifests = []
-    computed: set[datetime.date] = set()
-    for entity in TILED_ENTITIES:
-        todo = context.stale_days(tile_table(entity), inputs)
-        if not todo:
-            continue
-        context.report(f"{entity}: {len(todo)} days")
-        frame = tiles(
-            entity,
-            impressions=context.raw.read("impressions", todo),
-            actions=context.raw.read("actions", todo),
-            rooms=context.raw.read("rooms", context.raw_days("rooms", _first(context, todo), max(todo))),
-        )
-        counted: list[str] = []
-        counts: dict[datetime.date, dict[str, int]] = {}
-        if entity is Entity.USER:
-            counts = _raw_counts(context, todo)
-            # What arrives after its day's samples were written is in no sample; it is counted here.
-            too_late = F.date_diff(ARRIVED, HAPPENED) > context.conf.time.label_delay_days
-            frame = frame.withColumn(LATE_IMPRESSIONS, F.when(too_late, F.col("impressions")).otherwise(0))
-            counted = [LATE_IMPRESSIONS]
-        written = context.warehouse.write_days(
-            frame,
-            tile_table(entity),
-            todo,
-            context.provenance(inputs),
-            day_column=ARRIVED,
-            counted=counted,
-            counts=counts,
-        )
-        manifests += list(written.values())
-        computed |= set(todo)
+    inputs = {entity: {day: inputs_of(context, entity, day) for day in known} for entity in TILED_ENTITIES}
+    todo = {entity: context.stale_days(tile_table(entity), inputs[entity]) for entity in TILED_ENTITIES}
+    manifests: list[PartitionManifest] = []
+    wanted = sorted({day for stale in todo.values() for day in stale})
+    if wanted:
+        by_room = room_tiles(context.raw.read("impressions", wanted), context.raw.read("actions", wanted))
+        by_room.persist(StorageLevel.MEMORY_AND_DISK)
+        for entity in TILED_ENTITIES:
+            if todo[entity]:
+                context.report(f"{entity}: {len(todo[entity])} days")
+                its_inputs = {day: inputs[entity][day] for day in todo[entity]}
+                manifests += _roll_up(context, entity, by_room, its_inputs)
+        by_room.unpersist()
+    manifests += _on_air(context, days)
+    computed = {datetime.date.fromisoformat(manifest.partition.removeprefix("dt=")) for manifest in manifests}
     return summarise(manifests, sorted(computed), [day for day in known if day not in computed])
+
+
+def _roll_up(context: Context, entity: Entity, by_room: DataFrame, inputs: Inputs) -> list[PartitionManifest]:
+    days = list(inputs)
+    rooms = None
+    if CATEGORY in entity.keys:
+        known = context.raw_days("rooms", _first_room_day(context, min(days)), max(days))
+        rooms = context.raw.read("rooms", known)
+    frame = roll_up(
+        entity,
+        by_room.where(F.col(ARRIVED).isin(days)),
+        rooms=rooms,
+        max_room_age_days=context.conf.time.max_room_age_days,
+    )
+    counted: list[str] = []
+    counts: dict[datetime.date, dict[str, int]] = {}
+    if entity is Entity.USER:
+        counts = _raw_counts(context, days)
+        # What arrives after its day's samples were written is in no sample; it is counted here.
+        too_late = F.date_diff(ARRIVED, HAPPENED) > context.conf.time.label_delay_days
+        frame = frame.withColumn(LATE_IMPRESSIONS, F.when(too_late, F.col("impressions")).otherwise(0))
+        counted = [LATE_IMPRESSIONS]
+    written = context.warehouse.write_days(
+        frame,
+        tile_table(entity),
+        days,
+        context.provenance(inputs),
+        day_column=ARRIVED,
+        counted=counted,
+        counts=counts,
+        split_by=HAPPENED,
+    )
+    return list(written.values())
+
+
+def _on_air(context: Context, days: Sequence[datetime.date]) -> list[PartitionManifest]:
+    """Tiles on air, where a feature reads them."""
+    ops = on_air_ops(context.catalog)
+    known = context.raw.listing.since_history("rooms", days) if ops else []
+    inputs = {day: on_air_inputs_of(context, day) for day in known}
+    todo = context.stale_days(ON_AIR_TILES, inputs)
+    if not todo:
+        return []
+    context.report(f"on air: {len(todo)} days")
+    rooms = context.raw_days("rooms", _first_room_day(context, min(todo) - ONE_DAY), max(todo))
+    age = context.conf.time.max_room_age_days
+    frame = on_air_tiles(context.raw.read("rooms", rooms), ops, days=todo, max_room_age_days=age)
+    written = context.warehouse.write_days(
+        frame,
+        ON_AIR_TILES,
+        todo,
+        context.provenance({day: inputs[day] for day in todo}),
+        day_column=ARRIVED,
+        split_by=HAPPENED,
+    )
+    return list(written.values())
 
 
 def _raw_counts(context: Context, days: Sequence[datetime.date]) -> dict[datetime.date, dict[str, int]]:
@@ -78,5 +129,7 @@ def _raw_counts(context: Context, days: Sequence[datetime.date]) -> dict[datetim
     return counts
 
 
-def _first(context: Context, days: Sequence[datetime.date]) -> datetime.date:
-    return context.first_raw_day("rooms") or min(days)
+def _first_room_day(context: Context, cutoff: datetime.date) -> datetime.date:
+    """The first arrival day of rooms that counts for a cutoff."""
+    age = context.conf.time.max_room_age_days
+    return (context.first_raw_day("rooms") or cutoff) if age is None else cutoff - ONE_DAY * age

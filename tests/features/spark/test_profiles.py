@@ -9,7 +9,7 @@ import pytest
 
 from features.errors import CatalogError
 from features.schema import Catalog, load_catalog
-from features.spark.profiles import profiles, reads_rooms, tiles_read
+from features.spark.profiles import profiles, reads_on_air, tiles_read
 from features.spec import IMPRESSIONS, TILED_ENTITIES, Dense, DType, Entity, Feature, Ids, OnAir, Sum, TopCategory
 from tests.features.spark.profile_rows import SparkProfiles
 from tests.features.spark.short_windows import DAYS, SHORT_WINDOWS, short_and_long_logs
@@ -48,7 +48,7 @@ def test_a_day_is_the_same_alone_as_among_others(computed: SparkProfiles, entity
 def test_columns_follow_the_catalog(computed: SparkProfiles) -> None:
     catalog = load_catalog()
     for entity in TILED_ENTITIES:
-        frame = profiles(entity, catalog=catalog, tiles=computed.tiles, rooms=computed.raw["rooms"], days=DAYS[:1])
+        frame = profiles(entity, catalog=catalog, tiles=computed.tiles, on_air=computed.on_air(catalog), days=DAYS[:1])
         key_types = {"user_id": "bigint", "anchor_id": "bigint", "category": "string"}
         expected = [("day", "date"), *((key, key_types[key]) for key in entity.keys)]
         expected += [(feature.name, feature.dtype.value) for feature in catalog.windows(entity)]
@@ -59,8 +59,8 @@ def test_what_profiles_read() -> None:
     catalog = load_catalog()
     assert tiles_read(Entity.USER, catalog) == (Entity.USER, Entity.USER_ANCHOR, Entity.USER_CATEGORY)
     assert tiles_read(Entity.USER_ANCHOR, catalog) == (Entity.USER_ANCHOR,)
-    assert reads_rooms(Entity.ANCHOR, catalog)
-    assert not reads_rooms(Entity.USER, catalog)
+    assert reads_on_air(Entity.ANCHOR, catalog)
+    assert not reads_on_air(Entity.USER, catalog)
 
 
 def test_all_meaningless_operations_are_named(computed: SparkProfiles) -> None:
@@ -85,7 +85,7 @@ def test_all_meaningless_operations_are_named(computed: SparkProfiles) -> None:
     catalog = Catalog(features=(top, aired), sequences=(), labels=())
     for entity, name in ((Entity.ANCHOR, "top"), (Entity.USER, "aired")):
         with pytest.raises(CatalogError, match=f"{name}: .* has no meaning for {entity}"):
-            profiles(entity, catalog=catalog, tiles=computed.tiles, rooms=computed.raw["rooms"], days=DAYS)
+            profiles(entity, catalog=catalog, tiles=computed.tiles, on_air=None, days=DAYS)
 
 
 def test_an_entity_without_window_features_is_refused(computed: SparkProfiles) -> None:
@@ -100,9 +100,9 @@ def test_an_entity_without_window_features_is_refused(computed: SparkProfiles) -
     )
     catalog = Catalog(features=(only_users,), sequences=(), labels=())
     with pytest.raises(CatalogError, match="no window feature of anchor"):
-        profiles(Entity.ANCHOR, catalog=catalog, tiles=computed.tiles, rooms=computed.raw["rooms"], days=DAYS)
+        profiles(Entity.ANCHOR, catalog=catalog, tiles=computed.tiles, on_air=None, days=DAYS)
     with pytest.raises(ValueError, match="at least one target day"):
-        profiles(Entity.USER, catalog=catalog, tiles=computed.tiles, rooms=computed.raw["rooms"], days=[])
+        profiles(Entity.USER, catalog=catalog, tiles=computed.tiles, on_air=None, days=[])
 
 
 def test_days_are_not_bound_to_the_history(computed: SparkProfiles) -> None:

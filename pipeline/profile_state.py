@@ -1,0 +1,206 @@
+"""The stored form of profiles: window state as a base and deltas, and what is read of it.
+
+A bulk partition of `profiles_<entity>` lists one base, whose rows are the state itself. A carried one lists the files
+of the day before and one delta on them: rows of the touched keys alone, which add up with what lies below
+(`features.spark.carried`). The digest is over keys and state, without the day a row was written on, and is carried
+with the deltas; a partition has the same one whichever way it was made.
+"""
+
+from __future__ import annotations
+
+import datetime
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from pyspark.sql import Observation
+from pyspark.sql import functions as F
+
+from features.errors import DataError, Problem
+from features.spark.carried import DIGEST_CHANGES, merged_state
+from features.spark.ops import DAY
+from features.spark.window_state import as_features, state_layout
+from pipeline.context import Context
+from pipeline.manifests import PartitionManifest, Provenance, day_partition
+from pipeline.observed import Keys
+from pipeline.stages.names import profile_table
+from pipeline.tables import FOLDER_COLUMN
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+    from features.spec import Entity
+
+AS_OF = "_as_of"
+
+
+def read_features(context: Context, entity: Entity, days: Sequence[datetime.date]) -> DataFrame:
+    """day, keys..., the window features of an entity as of some days.
+
+    Raises:
+        NotReadyError: when a day was not computed.
+        DataError: when the days were written with different columns.
+    """
+    manifests = context.warehouse.require(profile_table(entity), days)
+    return as_features(entity, context.catalog, state_of(context, entity, manifests))
+
+
+def state_of(context: Context, entity: Entity, manifests: Mapping[datetime.date, PartitionManifest]) -> DataFrame:
+    """day, keys..., state columns: one row per key and day, of these partitions.
+
+    Raises:
+        DataError: when they were written with different columns.
+    """
+    layout, table = state_layout(entity, context.catalog), profile_table(entity)
+    context.warehouse.schema_of(table, manifests)
+    bases = {day: manifest for day, manifest in manifests.items() if manifest.carried_from is None}
+    layered = [day for day in manifests if day not in bases]
+    columns = [DAY, *layout.keys, *layout.columns]
+    parts = []
+    if bases or not layered:
+        parts.append(context.warehouse.read_files(context.spark, table, bases or manifests).select(*columns))
+    if layered:
+        rows = [read_layers(context, entity, manifests[day]).withColumn(AS_OF, F.lit(day)) for day in layered]
+        merged = merged_state(layout, _union(rows), [AS_OF, *layout.keys])
+        parts.append(merged.withColumnRenamed(AS_OF, DAY).select(*columns))
+    return _union(parts)
+
+
+def read_layers(context: Context, entity: Entity, manifest: PartitionManifest) -> DataFrame:
+    """Every row of a partition's base and deltas; `day` is when it was written."""
+    layout = state_layout(entity, context.catalog)
+    day = datetime.date.fromisoformat(manifest.partition.removeprefix("dt="))
+    rows = context.warehouse.read_files(context.spark, manifest.table, {day: manifest})
+    return rows.select(DAY, *layout.keys, *layout.columns)
+
+
+def write_base(
+    context: Context,
+    entity: Entity,
+    state: DataFrame,
+    inputs: Mapping[datetime.date, Mapping[str, str]],
+) -> list[PartitionManifest]:
+    """Commit the whole state of some days (those of `inputs`)."""
+    layout = state_layout(entity, context.catalog)
+    written = context.warehouse.write_days(
+        state,
+        profile_table(entity),
+        list(inputs),
+        context.provenance(inputs),
+        day_column=DAY,
+        hashed=(*layout.keys, *layout.columns),
+    )
+    return list(written.values())
+
+
+def write_delta(
+    context: Context,
+    rows: DataFrame,
+    day: datetime.date,
+    below: PartitionManifest,
+    inputs: Mapping[str, str],
+) -> PartitionManifest:
+    """Commit the state of `day`: what lies below, and a delta on it.
+
+    Args:
+        rows: of `features.spark.carried.delta`.
+        below: the partition of the day before.
+
+    Raises:
+        DataError: when the state below has other columns.
+        HeldError: when another run holds the day, or has committed it meanwhile.
+    """
+    warehouse, table, partition = context.warehouse, below.table, day_partition(day)
+    attempt = uuid.uuid4().hex[:12]
+    target = f"{warehouse.table_url(table)}/data/{attempt}"
+    provenance = context.provenance({day: inputs})
+    seen = Observation()
+    sums = (F.coalesce(F.sum(name), F.lit(0)).alias(name) for name in DIGEST_CHANGES)
+    watched = rows.observe(seen, *sums).drop(*DIGEST_CHANGES)
+    schema = tuple((field.name, field.dataType.simpleString()) for field in watched.schema.fields)
+    if schema != below.schema_:
+        raise DataError([_schema_problem(below, schema)])
+    with warehouse.lease(table, [partition], attempt) as lease:
+        before = warehouse.generations(table, partition)
+        watched.withColumn(FOLDER_COLUMN, F.col(DAY)).write.partitionBy(FOLDER_COLUMN).parquet(target)
+        lease.check()
+        written, _ = warehouse.written_files(table, target, layer=layers(below) + 1)
+        files = (*below.files, *written.get(day, ()))
+        rows_high_low = [old + int(seen.get[name]) for old, name in zip(_parts(below), DIGEST_CHANGES, strict=True)]
+        manifest = PartitionManifest(
+            table=table,
+            partition=partition,
+            generation=(before or [0])[-1] + 1,
+            attempt=attempt,
+            files=files,
+            rows=rows_high_low[0],
+            stored_rows=sum(file.rows for file in files),
+            carried_from=below.partition,
+            digest="-".join(f"{part:x}" for part in rows_high_low),
+            schema=schema,
+            inputs=inputs,
+            code=provenance.code,
+            conf=provenance.conf,
+            created_at=datetime.datetime.now(datetime.UTC),
+        )
+        warehouse.commit([manifest])
+    return manifest
+
+
+def compacted(context: Context, entity: Entity, manifest: PartitionManifest) -> PartitionManifest:
+    """The partition with a base of its own, as a new generation of the same content and the same inputs.
+
+    Raises:
+        DataError: when base and deltas do not add up to the digest that was carried; nothing is committed then.
+        HeldError: when another run holds the day, or has committed it meanwhile.
+    """
+    layout = state_layout(entity, context.catalog)
+    day = datetime.date.fromisoformat(manifest.partition.removeprefix("dt="))
+    rows, high, low = _parts(manifest)
+    columns = (*layout.keys, *layout.columns)
+    written = context.warehouse.write_days(
+        state_of(context, entity, {day: manifest}),
+        manifest.table,
+        [day],
+        Provenance(inputs={day: manifest.inputs}, code=manifest.code, conf=manifest.conf),
+        day_column=DAY,
+        hashed=columns,
+        key=columns,
+        expected={day: Keys(rows=rows, high=high, low=low)},
+    )
+    return written[day]
+
+
+def needs_compaction(manifest: PartitionManifest, *, max_deltas: int, max_delta_share: float) -> bool:
+    """Whether one more delta would be too many, or the deltas hold too many rows against their base."""
+    base = sum(file.rows for file in manifest.files if file.layer == 0)
+    above = sum(file.rows for file in manifest.files if file.layer > 0)
+    return layers(manifest) >= max_deltas or above > max_delta_share * base
+
+
+def layers(manifest: PartitionManifest) -> int:
+    """The highest delta of a partition; 0 for a base alone."""
+    return max((file.layer for file in manifest.files), default=0)
+
+
+def _parts(manifest: PartitionManifest) -> tuple[int, int, int]:
+    """Rows and the two sums of row hashes, out of a digest (`pipeline.observed.content_digest`)."""
+    rows, high, low = (int(part, 16) for part in manifest.digest.split("-"))
+    return rows, high, low
+
+
+def _schema_problem(below: PartitionManifest, schema: Sequence[tuple[str, str]]) -> Problem:
+    return Problem(
+        table=below.table,
+        day=below.partition,
+        what="the state below has other columns",
+        examples=sorted(name for name, _ in set(below.schema_) ^ set(schema)),
+        remedy="Recompute that day: `limelight backfill`",
+    )
+
+
+def _union(frames: Sequence[DataFrame]) -> DataFrame:
+    first, *others = frames
+    for other in others:
+        first = first.unionByName(other)
+    return first
