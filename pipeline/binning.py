@@ -122,6 +122,17 @@ def bin_count(binning: Binning) -> int:
             return POSITIVE_BIN + 1
 
 
+def sampled_bin_sql(name: str, sql_type: str, binning: Binning, chosen: str) -> str:
+    """The bin of rows where `chosen` holds, and of every null and every value that is no number; null elsewhere.
+
+    Labels are not sampled: positives are rare.
+    """
+    if isinstance(binning, Judged):
+        return bin_sql(name, sql_type, binning)
+    odd = f" WHEN {_odd_sql(name)} THEN {NON_FINITE_BIN}" if sql_type in FRACTIONS else ""
+    return f"CASE WHEN {chosen} THEN {bin_sql(name, sql_type, binning)} WHEN `{name}` IS NULL THEN {NULL_BIN}{odd} END"
+
+
 def bin_sql(name: str, sql_type: str, binning: Binning) -> str:
     """The bin of a row as Spark SQL, an int. Text, as a column of many parts costs a call into the JVM for each."""
     match binning:
@@ -140,10 +151,12 @@ def bin_sql(name: str, sql_type: str, binning: Binning) -> str:
 
 
 def _numeric_sql(name: str, sql_type: str, regular: str) -> str:
-    odd = ""
-    if sql_type in FRACTIONS:
-        odd = f" WHEN isnan(`{name}`) OR abs(`{name}`) = double('infinity') THEN {NON_FINITE_BIN}"
+    odd = f" WHEN {_odd_sql(name)} THEN {NON_FINITE_BIN}" if sql_type in FRACTIONS else ""
     return f"CASE WHEN `{name}` IS NULL THEN {NULL_BIN}{odd} ELSE {regular} END"
+
+
+def _odd_sql(name: str) -> str:
+    return f"isnan(`{name}`) OR abs(`{name}`) = double('infinity')"
 
 
 def _cut_sql(number: str, boundaries: Sequence[float]) -> str:

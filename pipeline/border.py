@@ -56,12 +56,14 @@ class BorderChecks(Closed):
     """Everything that was checked at the border of one partition.
 
     Attributes:
+        one_in: histograms of values are of one row in so many, scaled up; nulls and labels are of all rows.
         distinct_keys: estimate (HyperLogLog++); None for a table whose keys are not known.
         reference: partitions that distributions were compared with, at most the conf'd days before.
         reference_rows: rows of all of them.
     """
 
     columns: Mapping[str, ColumnSeen] = Field(default_factory=dict)
+    one_in: int = 1
     distinct_keys: int | None = None
     reference: tuple[str, ...] = ()
     reference_rows: int = 0

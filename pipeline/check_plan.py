@@ -40,6 +40,8 @@ class TablePlan:
         keys: unique together within a partition; empty when not known.
         required: columns that are never null.
         bounds: smallest and largest value that the meaning of a column allows.
+        one_in: histograms of values are taken of one row in so many, chosen by a hash of its keys; nulls, what is no
+            number, and labels are counted in every row.
     """
 
     table: str
@@ -47,9 +49,10 @@ class TablePlan:
     binnings: Mapping[str, Binning]
     required: frozenset[str]
     bounds: Mapping[str, Bounds]
+    one_in: int = 1
 
 
-def plan_of(table: str, schema: Sequence[tuple[str, str]], catalog: Catalog) -> TablePlan:
+def plan_of(table: str, schema: Sequence[tuple[str, str]], catalog: Catalog, one_in: int = 1) -> TablePlan:
     """The plan of a table with these columns (name, Spark SQL type)."""
     names = [name for name, _ in schema]
     keys = table_keys(table, names)
@@ -69,6 +72,7 @@ def plan_of(table: str, schema: Sequence[tuple[str, str]], catalog: Catalog) -> 
         binnings=binnings,
         required=frozenset(whole),
         bounds={name: bound for name, bound in bounds.items() if bound != (None, None)},
+        one_in=one_in if keys else 1,
     )
 
 

@@ -54,7 +54,7 @@ class BorderRules:
 
     def plan(self, table: str, schema: Sequence[tuple[str, str]]) -> TablePlan:
         """What is checked of a table with these columns."""
-        return plan_of(table, schema, self.catalog)
+        return plan_of(table, schema, self.catalog, self.conf.one_in)
 
     def judge(
         self,
@@ -100,6 +100,7 @@ class BorderRules:
             findings += self._column_findings(plan, seen, reference, name, column)
         return BorderChecks(
             columns=columns,
+            one_in=plan.one_in,
             distinct_keys=seen.distinct_keys,
             reference=tuple(past.partition for past in reference),
             reference_rows=sum(past.rows for past in reference),
@@ -142,7 +143,7 @@ class BorderRules:
         odd = column.histogram[NON_FINITE_BIN] if column.histogram else 0
         yield from _above(self.conf.non_finite, "non_finite", name, odd / rows, f"{odd:,} values are NaN or infinite")
         yield from self._range_findings(name, column, plan.bounds.get(name, (None, None)))
-        if seen.rows < self.conf.min_rows or sum(past.rows for past in reference) < self.conf.min_rows:
+        if min(seen.rows, sum(past.rows for past in reference)) < self.conf.min_rows * plan.one_in:
             return
         binning = plan.binnings.get(name)
         if column.psi is not None:

@@ -121,7 +121,8 @@ class ChecksConf(Section):
     """Border checks (docs/checks.md): how far a partition may be from what it should be."""
 
     reference_days: int = Field(default=7, ge=1, le=90)
-    min_rows: int = Field(default=1000, ge=1, description="below, on either side, shares are noise: nothing is judged")
+    one_in: int = Field(default=4, ge=1, le=1_000_000, description="rows per row whose values are put into histograms")
+    min_rows: int = Field(default=1000, ge=1, description="sampled; below, on either side, shares are noise")
     empty_share: float = Field(default=1e-4, gt=0, lt=0.1, description="what an empty bin counts for in psi")
     rows: Limit = Limit(warn=0.5)
     nulls: Limit = Limit(stop=0)

@@ -23,7 +23,7 @@ from typing import Any
 from pyspark.sql import Column, DataFrame, Observation
 from pyspark.sql import functions as F
 
-from pipeline.binning import Binning, bin_count, bin_sql
+from pipeline.binning import FIRST_BIN, Binning, Judged, bin_count, bin_sql, sampled_bin_sql
 from pipeline.check_plan import TablePlan
 from pipeline.checks import DaySeen
 from pipeline.footers import Span
@@ -31,6 +31,7 @@ from pipeline.footers import Span
 HISTOGRAMS = "histograms"
 KEY_ERROR = 0.02  # relative standard error of the number of distinct keys
 _DAY_INDEX = "slot_day"
+_CHOSEN = "slot_chosen"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +87,7 @@ class Watch:
         if plan is not None:
             expressions += distinct_key_columns(days, day_column, plan.keys) if plan.keys else []
             expressions += histogram_columns(len(days), plan.binnings)
-            watched = with_slots(frame, days, day_column, plan.binnings)
+            watched = with_slots(frame, days, day_column, plan)
             slots = [slot_column(name) for name in plan.binnings]
         self.rows = watched.observe(self._observation, *expressions).drop(*counted, *slots)
         """The rows to write: those of the frame, without `counted`."""
@@ -117,7 +118,7 @@ class Watch:
         """What the border checks judge; `spans` are those of the files written."""
         assert self._plan is not None, "watched without a plan"
         figures = self._figures()
-        counted = histograms(figures, len(self._days), self._plan.binnings)
+        counted = histograms(figures, len(self._days), self._plan)
         return {
             day: DaySeen(
                 rows=self.row_count(index),
@@ -182,18 +183,21 @@ def slot_column(name: str) -> str:
     return f"slot_of_{name}"
 
 
-def with_slots(
-    frame: DataFrame, days: Sequence[datetime.date], day_column: str, binnings: Mapping[str, Binning]
-) -> DataFrame:
-    """The rows with a slot per binned column; null where the row is of no day asked for."""
+def with_slots(frame: DataFrame, days: Sequence[datetime.date], day_column: str, plan: TablePlan) -> DataFrame:
+    """The rows with a slot per binned column; null where the row is of no day asked for, or not sampled."""
     types = dict(frame.dtypes)
     places = ", ".join(f"DATE'{day}', {index}" for index, day in enumerate(days))
-    indexed = frame.selectExpr("*", f"element_at(map({places}), `{day_column}`) AS {_DAY_INDEX}")
-    slots = [
-        f"double({_DAY_INDEX} * {bin_count(binning)} + {bin_sql(name, types[name], binning)}) AS {slot_column(name)}"
-        for name, binning in binnings.items()
-    ]
-    return indexed.selectExpr("*", *slots).drop(_DAY_INDEX)
+    chosen = f"pmod(xxhash64({', '.join(f'`{key}`' for key in plan.keys)}), {plan.one_in}) = 0" if plan.keys else "true"
+    indexed = frame.selectExpr(
+        "*", f"element_at(map({places}), `{day_column}`) AS {_DAY_INDEX}", f"{chosen} AS {_CHOSEN}"
+    )
+    slots = []
+    for name, binning in plan.binnings.items():
+        at = bin_sql(name, types[name], binning)
+        if plan.one_in > 1:
+            at = sampled_bin_sql(name, types[name], binning, _CHOSEN)
+        slots.append(f"double({_DAY_INDEX} * {bin_count(binning)} + {at}) AS {slot_column(name)}")
+    return indexed.selectExpr("*", *slots).drop(_DAY_INDEX, _CHOSEN)
 
 
 def histogram_columns(days: int, binnings: Mapping[str, Binning]) -> list[Column]:
@@ -205,17 +209,16 @@ def histogram_columns(days: int, binnings: Mapping[str, Binning]) -> list[Column
     return [F.expr(f"to_json(struct({counted}))").alias(HISTOGRAMS)] if counted else []
 
 
-def histograms(
-    observed: Mapping[str, object], days: int, binnings: Mapping[str, Binning]
-) -> list[dict[str, list[int]]]:
-    """Per day: column → rows per bin."""
+def histograms(observed: Mapping[str, object], days: int, plan: TablePlan) -> list[dict[str, list[int]]]:
+    """Per day: column → rows per bin; a sampled row stands for `plan.one_in` rows."""
     text = observed.get(HISTOGRAMS)
     slots = json.loads(str(text)) if text else {}
     found: list[dict[str, list[int]]] = [
-        {name: [0] * bin_count(binning) for name, binning in binnings.items()} for _ in range(days)
+        {name: [0] * bin_count(binning) for name, binning in plan.binnings.items()} for _ in range(days)
     ]
-    for name, binning in binnings.items():
+    for name, binning in plan.binnings.items():
         for slot in slots.get(name, ()):
             day, at = divmod(round(slot["x"]), bin_count(binning))
-            found[day][name][at] += int(slot["y"])
+            is_sampled = at >= FIRST_BIN and not isinstance(binning, Judged)
+            found[day][name][at] += int(slot["y"]) * (plan.one_in if is_sampled else 1)
     return found

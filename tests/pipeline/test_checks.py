@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 CATALOG = load_catalog()
-CONF = ChecksConf(min_rows=10)
+CONF = ChecksConf(min_rows=10, one_in=1)
 RULES = BorderRules(catalog=CATALOG, conf=CONF)
 TABLE = "profiles_user"
 DDL = "day date, user_id bigint, user_enters_7d bigint, user_enter_rate_7d double"

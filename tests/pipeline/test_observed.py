@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import math
 import random
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -73,6 +74,26 @@ def test_histograms_digests_and_keys_of_several_days_in_one_pass(spark: SparkSes
         distinct = len({row["key"] for row in of_day})
         assert seen[day].distinct_keys == pytest.approx(distinct, rel=4 * KEY_ERROR)
     assert len({watch.digest(index) for index in range(len(DAYS))}) == len(DAYS)
+
+
+def test_a_sample_of_values_and_every_null_and_label(spark: SparkSession) -> None:
+    one_in = 3
+    frame = spark.createDataFrame(unruly_rows(seed=5, rows=600), DDL)
+    watch = Watch(frame, DAYS, day_column="dt", plan=replace(PLAN, one_in=one_in))
+    written = watch.rows.collect()
+    for day, seen in watch.seen({}).items():
+        of_day = [row for row in written if row["dt"] == day]
+        for name, binning in BINNINGS.items():
+            masks = [row["mask_a"] for row in of_day] if name == "label_a" else None
+            whole = histogram([row[name] for row in of_day], binning, bin_count(binning), masks)
+            found = list(seen.histograms[name])
+            assert found[:2] == whole[:2], name
+            if name == "label_a":
+                assert found == whole
+                continue
+            assert all(count % one_in == 0 for count in found[2:])
+            assert 0 < sum(found[2:]) / one_in < sum(whole[2:])
+            assert sum(found[2:]) == pytest.approx(sum(whole[2:]), rel=0.5)
 
 
 def test_no_rows_are_empty_histograms(spark: SparkSession) -> None:

@@ -143,7 +143,7 @@ def trainset(warehouse: Warehouse, name: str, made: datetime.datetime, lineage: 
     manifest = commit(warehouse, "trainsets", partition, made=made)
     root = Path(warehouse.url) / "trainsets" / "data" / manifest.attempt
     described = write_trainset(root, rows=64, valid_rows=16, gate_rows=16)
-    splits = described.splits | {"gate": described.splits["gate"].model_copy(update={"sample_files": (gate,)})}
+    splits = {**described.splits, "gate": described.splits["gate"].model_copy(update={"sample_files": (gate,)})}
     named = described.model_copy(update={"name": name, "lineage": lineage, "splits": splits})
     (root / "trainset.json").write_text(TrainSet.model_validate(named.model_dump()).model_dump_json())
     for path in root.rglob("*"):
