@@ -15,7 +15,7 @@ from rich.table import Table
 from features.errors import ConfError, ExitCode
 from jobs.console import Step, Steps, console
 from jobs.open_run import open_run, session
-from jobs.settings import Settings
+from jobs.settings import Settings, is_remote
 from jobs.summary import StageTime
 from pipeline.audit.report import CHECKS, REPORT_FILE, AuditReport, CheckName, CheckRun, Verdict
 from pipeline.audit.run import audit
@@ -59,6 +59,9 @@ class AuditOptions:
             problems += [f"{option} belongs to --samples" for option, value in foreign_only.items() if value]
         if self.trainset and (self.first or self.last):
             problems.append("--trainset has its own days: leave out --from and --to")
+        mutates = self.samples is None and "mutation" in self.check_names()
+        if mutates and self.scratch is None and is_remote(self.warehouse):
+            problems.append("--scratch: name a folder that every executor reaches, or leave out --checks mutation")
         if (self.first is None) != (self.last is None):
             problems.append("--from and --to belong together")
         unknown = [name for name in self._wanted() if name not in CHECKS]

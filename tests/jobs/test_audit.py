@@ -81,6 +81,7 @@ def test_options_that_contradict_each_other_are_told_at_once(rows: Path) -> None
     assert told.exit_code == ExitCode.BAD_CONF
     for part in ("--samples needs --time", "--samples needs --label", "--trainset and --samples", "--checks probes"):
         assert part in told.stderr
+    assert "--scratch: name a folder" in limelight("--warehouse", "hdfs://cluster/limelight").stderr
     told = limelight("--label", "click", "--from", "2025-03-04")
     assert "--label belongs to --samples" in told.stderr
     assert "--from and --to belong together" in told.stderr

@@ -90,6 +90,7 @@ def test_a_leak_in_one_percent_of_the_rows_is_found(
 
 MANIFESTS: dict[str, tuple[str, str, str]] = {
     "profiles of anchor": ("profiles_anchor", f"raw/actions/{LAST}", "raw/actions"),
+    "state recent_actions: arrival": ("recent_actions", "raw/actions/dt=2025-03-06", "raw/actions"),
     "snapshot of user": ("samples", f"raw/users/{LAST}", "raw/users"),
     "room state: arrival": ("samples", "raw/room_stats/dt=2025-03-06", "raw/room_stats"),
     "impression": ("samples", "raw/impressions/dt=2025-03-09", "raw/impressions"),
