@@ -53,8 +53,8 @@ def full(
     entity = Entity(family)
     longest = max(feature.days or 0 for feature in catalog.windows(entity))
     rooms = raw(spark, warehouse, "rooms", start, before)
-    logs = {name: raw(spark, warehouse, name, day - ONE_DAY * longest, before) for name in ("impressions", "actions")}
-    read = {part: tiles(part, rooms=rooms, **logs) for part in tiles_read(entity, catalog)}
+    shown, done = (raw(spark, warehouse, name, day - ONE_DAY * longest, before) for name in ("impressions", "actions"))
+    read = {part: tiles(part, impressions=shown, actions=done, rooms=rooms) for part in tiles_read(entity, catalog)}
     on_air = None
     if reads_on_air(entity, catalog):
         ops = on_air_ops(catalog)

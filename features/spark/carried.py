@@ -26,8 +26,14 @@ from pyspark.sql import functions as F
 
 from features.schema import Catalog
 from features.spark.ops import ARRIVED, DAY, E_NUMBER, HAPPENED, PartnerCount, TileColumn, zero
-from features.spark.profiles import best_categories, top_total
-from features.spark.window_state import PAIRS, StateLayout, state_layout, stored_entities
+from features.spark.window_state import (
+    PAIRS,
+    StateLayout,
+    best_categories,
+    state_layout,
+    stored_entities,
+    top_total,
+)
 from features.spec import Entity
 
 ONE_DAY = dt.timedelta(days=1)

@@ -24,8 +24,16 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from features.schema import Catalog
-from features.spark.ops import ARRIVED, CATEGORY, DAY, E_NUMBER, HAPPENED, PartnerCount, Total, epoch_days, zero
-from features.spark.window_state import PAIRS, StateLayout, as_features, on_air_ops, state_layout
+from features.spark.ops import ARRIVED, DAY, E_NUMBER, HAPPENED, PartnerCount, Total, epoch_days, zero
+from features.spark.window_state import (
+    PAIRS,
+    StateLayout,
+    as_features,
+    best_categories,
+    on_air_ops,
+    state_layout,
+    top_total,
+)
 from features.spec import Entity, TopCategory
 
 AGE = "_age"
@@ -173,18 +181,6 @@ def _top_categories(tops: Mapping[str, TopCategory], pairs: DataFrame, *, days: 
         *(total.aggregate(F.col(AGE) <= total.days).alias(name) for name, total in totals.items())
     )
     return best_categories(sums, tops, (DAY, *Entity.USER.keys))
-
-
-def top_total(op: TopCategory) -> Total:
-    """The sum by which the categories of a user are ranked."""
-    return Total(source=op.measure.name, days=op.days)
-
-
-def best_categories(sums: DataFrame, tops: Iterable[str], keys: Sequence[str]) -> DataFrame:
-    """keys..., and per name in `tops` the category with the largest sum above 0; ties by name, null for none."""
-    ranked = {name: F.when(F.col(name) > 0, F.struct((-F.col(name)).alias("_rank"), CATEGORY)) for name in tops}
-    best = sums.groupBy(*keys).agg(*(F.min(rank).alias(name) for name, rank in ranked.items()))
-    return best.select(*keys, *(F.col(name).getField(CATEGORY).alias(name) for name in ranked))
 
 
 def _seen_active(

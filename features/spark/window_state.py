@@ -13,7 +13,7 @@ whether a partner counts, the sum by which categories are ranked.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import TypeVar
@@ -24,6 +24,7 @@ from pyspark.sql import functions as F
 from features.errors import CatalogError
 from features.schema import Catalog
 from features.spark.ops import (
+    CATEGORY,
     DAY,
     PartnerCount,
     StateColumn,
@@ -166,6 +167,18 @@ def as_features(entity: Entity, catalog: Catalog, state: DataFrame) -> DataFrame
     layout = state_layout(entity, catalog)
     values = [_value(feature).cast(feature.dtype.value).alias(feature.name) for feature in windows]
     return state.where(layout.has_features()).select(DAY, *layout.keys, *values)
+
+
+def top_total(op: TopCategory) -> Total:
+    """The sum by which the categories of a user are ranked."""
+    return Total(source=op.measure.name, days=op.days)
+
+
+def best_categories(sums: DataFrame, tops: Iterable[str], keys: Sequence[str]) -> DataFrame:
+    """keys..., and per name in `tops` the category with the largest sum above 0; ties by name, null for none."""
+    ranked = {name: F.when(F.col(name) > 0, F.struct((-F.col(name)).alias("_rank"), CATEGORY)) for name in tops}
+    best = sums.groupBy(*keys).agg(*(F.min(rank).alias(name) for name, rank in ranked.items()))
+    return best.select(*keys, *(F.col(name).getField(CATEGORY).alias(name) for name in ranked))
 
 
 def on_air_measure(op: OnAir) -> str:
