@@ -3,7 +3,7 @@
 1. raw rows of the impressions' users, anchors and rooms       temporary tables, see `oracle_raw.py`
 2. cutoffs of each impression                                  asked: keys, us, day, horizon, cut
 3. room state, whose category is a key of profiles             now_room; asked gets `category`
-4. windows, snapshots, sequences, the impression itself        now_<part>
+4. windows, snapshots, sequences, the impression, labels       now_<part>
 5. joined by their keys                                        now: impression_id and every column that was computed
 """
 
@@ -12,11 +12,12 @@ from __future__ import annotations
 import datetime
 from collections.abc import Mapping
 
-from features.schema import KEY_COLUMNS, sequence_name
+from features.schema import KEY_COLUMNS, label_name, mask_name, sequence_name
 from features.spark.snapshots import SNAPSHOT_TABLES
 from features.spec import TILED_ENTITIES, DType, Entity, Feature, RoomField, SnapshotOp, WindowOp
 from pipeline.audit import oracle_events, oracle_windows
 from pipeline.audit.duck import Connection, fetch, quoted
+from pipeline.audit.oracle_labels import make_labels
 from pipeline.audit.oracle_raw import MICROS, business_days, load_raw
 from pipeline.context import ONE_DAY, Context
 
@@ -48,10 +49,10 @@ class Oracle:
         connection.execute("""
             CREATE OR REPLACE TEMP TABLE chosen AS
             SELECT impression_id, user_id, anchor_id, room_id, us, e AS day FROM impressions""")
-        for table, until in (("impressions", mature), ("actions", last)):
-            load_raw(connection, context, table, self._days(table, first - ONE_DAY * back, until), only=_THEIRS)
+        for table in ("impressions", "actions"):
+            load_raw(connection, context, table, self._days(table, first - ONE_DAY * back, mature), only=_THEIRS)
         rooms_from = context.first_raw_day("rooms") or first
-        load_raw(connection, context, "rooms", self._days("rooms", rooms_from, last))
+        load_raw(connection, context, "rooms", self._days("rooms", rooms_from, mature))
         theirs = "room_id IN (SELECT room_id FROM chosen)"
         load_raw(connection, context, "room_stats", self._days("room_stats", first - ONE_DAY, last), only=theirs)
         for entity in self._snapshotted():
@@ -108,6 +109,7 @@ class Oracle:
         parts[oracle_events.make_shown(connection, shown, zone)] = ("impression_id",)
         for name in oracle_events.make_sequences(connection, catalog.sequences):
             parts[name] = ("impression_id",)
+        parts[make_labels(connection, catalog.labels, self._context.conf.time)] = ("impression_id",)
         self._join(parts)
         return self.columns()
 
@@ -128,7 +130,11 @@ class Oracle:
         """What `now` holds besides keys: column of the samples → type, None for a sequence's array."""
         scalar: dict[str, DType | None] = {f.name: f.dtype for f in self.features if f.name not in KEY_COLUMNS}
         fields = [(s.name, f.name) for s in self._context.catalog.sequences for f in s.fields]
-        return scalar | {sequence_name(*field): None for field in fields}
+        return scalar | {sequence_name(*field): None for field in fields} | dict.fromkeys(self.labels(), DType.BIGINT)
+
+    def labels(self) -> tuple[str, ...]:
+        """The columns of every task."""
+        return tuple(f(label.name) for label in self._context.catalog.labels for f in (label_name, mask_name))
 
     def _add_category(self, room: list[Feature]) -> None:
         """The room's category as it was known to the impression is a key of the profiles of (user, category)."""

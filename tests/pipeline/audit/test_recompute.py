@@ -30,9 +30,9 @@ def test_every_column_of_the_world_is_equal_and_none_is_left_out(clean: SampleSe
     findings = recompute(clean, clean.own, CONF, ignore)
     assert alarms(findings) == {}
     equal = sum(int(found.figures.get("columns", 0)) for found in findings)
-    assert equal == sum(len(group.columns) for group in clean.groups)
+    assert equal == sum(len(group.columns) for group in clean.groups) + 2 * len(clean.labels)
     assert all(found.figures["rows"] == clean.rows for found in findings if found.verdict is Verdict.PASS)
-    assert [found.subject for found in findings if found.verdict is Verdict.NOT_CHECKABLE] == ["labels"]
+    assert {found.verdict for found in findings} == {Verdict.PASS}
 
 
 def values_with_day_d(samples: SampleSet, column: str) -> dict[int, Any]:
@@ -72,8 +72,9 @@ def test_a_profile_that_counted_day_d_for_one_percent_is_found_and_explained(
 def test_every_column_that_is_changed_is_told_by_its_name(
     spark: SparkSession, world: Path, tmp_path: Path, clean: SampleSet
 ) -> None:
-    """One row, every feature: no comparison is blind."""
+    """One row, every feature and label: no comparison is blind."""
     columns = [name for group in clean.groups for name in group.columns if name not in KEY_COLUMNS]
+    columns += [name for label in clean.labels for name in (label.column, label.mask) if name is not None]
     victim = pq.read_table(files_of(world, "samples", LAST)[1][0]).to_pylist()[0]
     warehouse = copy_of(world, tmp_path / "world")
     changed = {name: _other(victim[name]) for name in columns}
