@@ -13,10 +13,11 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import json
+import math
 import os
 import platform
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,7 @@ from rich.table import Table
 
 from benchmarks import duckdb_features, spark_features
 from benchmarks.catalogs import with_longest
-from benchmarks.incremental import SequencesDay
+from benchmarks.incremental import CarriedDay, ProfilesDay, SequencesDay
 from benchmarks.measure import Arm, Timed, interleaved
 from benchmarks.raw_days import ACTIVE_SHARE, LATE, RUN_DAYS, ZONE, Size, write_raw_days
 from benchmarks.stated import stated
@@ -41,10 +42,11 @@ from jobs.spark_session import spark_session
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-FAMILIES = (*(entity.value for entity in TILED_ENTITIES), "sequences")
+GROUPS = {"profiles": tuple(entity.value for entity in TILED_ENTITIES), "sequences": ("sequences",)}
+FAMILIES = tuple(family for members in GROUPS.values() for family in members)
 PARTS = ("families", "windows", "skew", "events")
-CARRIED = {"sequences": SequencesDay}
-"""Families with a carried path."""
+CARRIED: Mapping[str, type[CarriedDay]] = {"profiles": ProfilesDay, "sequences": SequencesDay}
+"""Group of families → how it is carried; the families of a group are carried together."""
 EVENT_LAG_S = 30
 TARGETS = {
     "incremental_over_full_n30": 0.10,
@@ -68,20 +70,27 @@ class Bench:
     families: tuple[str, ...]
     progress: Progress
 
-    def measure(self, title: str, arms: Sequence[Arm]) -> dict[str, Timed]:
-        """The arms, interleaved, under a bar of their own."""
+    def groups(self) -> dict[str, tuple[str, ...]]:
+        """Of the groups the families that were asked for."""
+        chosen = {group: tuple(f for f in members if f in self.families) for group, members in GROUPS.items()}
+        return {group: members for group, members in chosen.items() if members}
+
+    def measure(self, title: str, arms: Sequence[Arm], *, compared: bool = False) -> dict[str, Timed]:
+        """The arms, interleaved, under a bar of their own; `compared`: arms of a family must write the same rows."""
         task = self.progress.add_task(title, total=len(arms) * (self.repeats + 1))
 
-        def done(name: str) -> None:
-            self.progress.update(task, advance=1, description=f"{title}: {name}")
+        def done(name: str, seconds: float) -> None:
+            self.progress.update(task, advance=1, description=f"{title}: {name} {seconds:.2f} s")
+            if not console.is_terminal:
+                console.print(f"{title}: {name} {seconds:.2f} s, load {os.getloadavg()[0]:.1f}")
 
-        return interleaved(arms, repeats=self.repeats, spark=self.spark, done=done)
+        return interleaved(arms, repeats=self.repeats, spark=self.spark, done=done, compared=compared)
 
     def written(self, name: str) -> Path:
         """Where an arm writes its rows."""
         return self.out / "rows" / name
 
-    def spark_arm(self, name: str, peers: str, make: Callable[[], DataFrame]) -> Arm:
+    def spark_arm(self, name: str, family: str, make: Callable[[], DataFrame]) -> Arm:
         """Computes a frame and writes it."""
         target = self.written(name)
         columns: list[str] = []
@@ -91,9 +100,9 @@ class Bench:
             columns[:] = frame.columns
             frame.write.mode("overwrite").parquet(str(target))
 
-        return Arm(name=name, run=run, digest=lambda: self.digest(f"{target}/*.parquet", columns), peers=peers)
+        return Arm(name=name, run=run, digests=lambda: self.digest(family, f"{target}/*.parquet", columns))
 
-    def duckdb_arm(self, name: str, peers: str, query: str) -> Arm:
+    def duckdb_arm(self, name: str, family: str, query: str) -> Arm:
         """The peer, from the same Parquet."""
         target = self.written(f"{name}.parquet")
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -104,46 +113,41 @@ class Bench:
         return Arm(
             name=name,
             run=lambda: duckdb_features.copy(self.peer, query, target),
-            digest=lambda: self.digest(str(target), columns()),
-            peers=peers,
+            digests=lambda: self.digest(family, str(target), columns()),
         )
 
-    def carried_arm(self, family: str, name: str, peers: str, warehouse: Path, catalog: Catalog, day: dt.date) -> Arm:
-        """One new day by the stages of the pipeline."""
-        made = CARRIED[family](self.spark, warehouse, catalog, day)
-        target = self.written(name)
-        columns: list[str] = []
+    def carried_arm(self, group: str, name: str, warehouse: Path, catalog: Catalog, day: dt.date) -> Arm:
+        """One new day of a group of families by the stages of the pipeline."""
+        made = CARRIED[group](self.spark, warehouse, catalog, day)
 
-        def write(frame: DataFrame) -> None:
-            columns[:] = frame.columns
-            frame.write.mode("overwrite").parquet(str(target))
+        def digests() -> dict[str, str]:
+            found: dict[str, str] = {}
+            for family, frame in made.outputs().items():
+                target = self.written(f"{name} {family}")
+                frame.write.mode("overwrite").parquet(str(target))
+                found |= self.digest(family, f"{target}/*.parquet", frame.columns)
+            return found
 
-        return Arm(
-            name=name,
-            run=lambda: made.run(write),
-            prepare=made.prepare,
-            digest=lambda: self.digest(f"{target}/*.parquet", columns),
-            peers=peers,
-        )
+        return Arm(name=name, run=made.run, prepare=made.prepare, digests=digests)
 
-    def digest(self, files: str, columns: Sequence[str]) -> str:
-        """Of rows as the peer reads them."""
-        return duckdb_features.digest(self.peer, files, columns)
+    def digest(self, family: str, files: str, columns: Sequence[str]) -> dict[str, str]:
+        """Family → digest of its rows, as the peer reads them."""
+        return {family: duckdb_features.digest(self.peer, files, columns)}
 
 
-def families(bench: Bench, warehouse: Path, day: dt.date) -> dict[str, Any]:
-    """Every family in bulk, by the peer, and carried."""
-    catalog, found = load_catalog(), {}
-    for family in bench.families:
-        query = duckdb_features.family_sql(family, catalog, warehouse, day, EVENT_LAG_S)
-        arms = [
-            bench.spark_arm(f"{family} full", family, _full(bench, family, catalog, warehouse, day)),
-            bench.duckdb_arm(f"{family} duckdb", family, query),
-        ]
-        if family in CARRIED:
-            arms.append(bench.carried_arm(family, f"{family} incremental", family, warehouse, catalog, day))
-        timed = bench.measure(family, arms)
-        found[family] = {name.removeprefix(f"{family} "): of_arm for name, of_arm in timed.items()}
+def families(bench: Bench, warehouse: Path, day: dt.date) -> dict[str, dict[str, Timed]]:
+    """Per group the families in bulk and by the peer, and the whole group carried, all of them in turns."""
+    catalog = load_catalog()
+    found: dict[str, dict[str, Timed]] = {}
+    for group, members in bench.groups().items():
+        arms = []
+        for family in members:
+            query = duckdb_features.family_sql(family, catalog, warehouse, day, EVENT_LAG_S)
+            arms.append(bench.spark_arm(f"{family} full", family, _full(bench, family, catalog, warehouse, day)))
+            arms.append(bench.duckdb_arm(f"{family} duckdb", family, query))
+        if group in CARRIED:
+            arms.append(bench.carried_arm(group, f"{group} incremental", warehouse, catalog, day))
+        found[group] = bench.measure(group, arms, compared=True)
     return found
 
 
@@ -154,14 +158,13 @@ def _full(bench: Bench, family: str, catalog: Catalog, warehouse: Path, day: dt.
 def windows(bench: Bench, warehouse: Path, day: dt.date) -> dict[str, dict[str, Timed]]:
     """The carried day with short and with long windows."""
     found = {}
-    for family in (family for family in bench.families if family in CARRIED):
+    for group in (group for group in bench.groups() if group in CARRIED):
         arms = []
         for days in (7, 90):
             catalog = with_longest(load_catalog(), days)
             own = _same_raw(warehouse, f"n{days}")
-            arms.append(bench.carried_arm(family, f"{family} n{days}", "", own, catalog, day))
-        timed = bench.measure(f"windows of {family}", arms)
-        found[family] = {name.removeprefix(f"{family} "): of_arm for name, of_arm in timed.items()}
+            arms.append(bench.carried_arm(group, f"{group} n{days}", own, catalog, day))
+        found[group] = bench.measure(f"windows of {group}", arms)
     return found
 
 
@@ -175,21 +178,22 @@ def _same_raw(warehouse: Path, name: str) -> Path:
 
 
 def skew(bench: Bench, even: Path, skewed: Path, day: dt.date) -> dict[str, dict[str, Timed]]:
-    """Every family in bulk over even and over skewed rows, and carried."""
-    catalog, found = load_catalog(), {}
-    for family in bench.families:
+    """Every family in bulk over even and over skewed rows, and every group carried."""
+    catalog = load_catalog()
+    found: dict[str, dict[str, Timed]] = {}
+    for group, members in bench.groups().items():
         arms = []
         for name, warehouse in (("even", even), ("skewed", skewed)):
-            make = _full(bench, family, catalog, warehouse, day)
-            arms.append(bench.spark_arm(f"{family} {name} full", "", make))
-            if family in CARRIED:
-                arms.append(bench.carried_arm(family, f"{family} {name} incremental", "", warehouse, catalog, day))
-        timed = bench.measure(f"skew of {family}", arms)
-        found[family] = {name.removeprefix(f"{family} "): of_arm for name, of_arm in timed.items()}
+            for family in members:
+                make = _full(bench, family, catalog, warehouse, day)
+                arms.append(bench.spark_arm(f"{family} full {name}", family, make))
+            if group in CARRIED:
+                arms.append(bench.carried_arm(group, f"{group} incremental {name}", warehouse, catalog, day))
+        found[group] = bench.measure(f"skew of {group}", arms)
     return found
 
 
-def events(bench: Bench, warehouse: Path, many_minutes: Path, day: dt.date) -> dict[str, Timed]:
+def events(bench: Bench, warehouse: Path, many_minutes: Path, day: dt.date) -> dict[str, dict[str, Timed]]:
     """Room state of half and of all impressions of a day, of all with many times as many minutes."""
 
     def arm(name: str, source: Path, share: int) -> Arm:
@@ -201,46 +205,44 @@ def events(bench: Bench, warehouse: Path, many_minutes: Path, day: dt.date) -> d
                 shown, minutes = (rows.where(F.col("room_id") % share == 0) for rows in (shown, minutes))
             return room_state(load_catalog(), shown, minutes, rooms, EVENT_LAG_S)
 
-        return bench.spark_arm(f"room state {name}", "", make)
+        return bench.spark_arm(f"room state {name}", "room state", make)
 
-    arms = [arm("half", warehouse, 2), arm("all", warehouse, 1), arm("all, many minutes", many_minutes, 1)]
-    timed = bench.measure("room state", arms)
-    return {name.removeprefix("room state "): of_arm for name, of_arm in timed.items()}
+    arms = [arm("half", warehouse, 2), arm("all", warehouse, 1), arm("many minutes", many_minutes, 1)]
+    return {"room state": bench.measure("room state", arms)}
 
 
-def ratios(parts: dict[str, Any], least: dict[str, int]) -> dict[str, Any]:
-    """The figures of the issue, over all families and by family; None where an arm is not there."""
-
-    def over(family: str, above: str, below: str, part: str = "families") -> float | None:
-        arms = parts.get(part, {}).get(family, {})
-        return arms[above].median / arms[below].median if above in arms and below in arms else None
-
-    measured = [*parts.get("families", {})]
-    found: dict[str, Any] = {}
-    for name, above, below in (
-        ("incremental_over_full_n30", "incremental", "full"),
-        ("full_over_duckdb_full", "full", "duckdb"),
-        ("incremental_over_duckdb_full", "incremental", "duckdb"),
-    ):
-        found[name] = {family: over(family, above, below) for family in measured}
-        arms = [parts["families"][family] for family in measured]
-        if arms and all(above in arm and below in arm for arm in arms):
-            found[name]["all"] = sum(arm[above].median for arm in arms) / sum(arm[below].median for arm in arms)
-    found["n90_over_n7"] = {family: over(family, "n90", "n7", "windows") for family in parts.get("windows", {})}
-    found["skew_slowdown"] = {
-        f"{family} {path}": over(family, f"skewed {path}", f"even {path}", "skew")
-        for family, arms in parts.get("skew", {}).items()
-        for path in ("full", "incremental")
-        if f"skewed {path}" in arms
-    }
-    found["bytes_read_over_minimum"] = {
-        family: parts["families"][family]["incremental"].summary()["bytes_read"] / minimum
-        for family, minimum in least.items()
-    }
-    if rooms := parts.get("events"):
-        found["room_state_all_over_half"] = {"room": rooms["all"].median / rooms["half"].median}
-        found["room_state_many_over_few_minutes"] = {"room": rooms["all, many minutes"].median / rooms["all"].median}
-    return {name: {key: value for key, value in values.items() if value is not None} for name, values in found.items()}
+def ratios(parts: Mapping[str, Mapping[str, Mapping[str, Timed]]], least: Mapping[str, int]) -> dict[str, Any]:
+    """The figures of the issue by family, by group of families, and over all that were measured."""
+    found: dict[str, dict[str, float]] = {name: {} for name in TARGETS}
+    medians = {name: arm.median for groups in parts.values() for arms in groups.values() for name, arm in arms.items()}
+    totals: dict[str, float] = {}
+    for group, arms in parts.get("families", {}).items():
+        members = [name.removesuffix(" full") for name in arms if name.endswith(" full")]
+        full, peer = (sum(medians[f"{family} {path}"] for family in members) for path in ("full", "duckdb"))
+        carried = medians.get(f"{group} incremental", math.nan)
+        for family in members:
+            found["full_over_duckdb_full"][family] = medians[f"{family} full"] / medians[f"{family} duckdb"]
+        for name, value in (("full", full), ("duckdb", peer), ("incremental", carried)):
+            totals[name] = totals.get(name, 0.0) + value
+        found["incremental_over_full_n30"][group] = carried / full
+        found["incremental_over_duckdb_full"][group] = carried / peer
+        if group in least:
+            found["bytes_read_over_minimum"][group] = arms[f"{group} incremental"].bytes_median / least[group]
+    if totals:
+        found["full_over_duckdb_full"]["all"] = totals["full"] / totals["duckdb"]
+        found["incremental_over_full_n30"]["all"] = totals["incremental"] / totals["full"]
+        found["incremental_over_duckdb_full"]["all"] = totals["incremental"] / totals["duckdb"]
+    for group in parts.get("windows", {}):
+        found["n90_over_n7"][group] = medians[f"{group} n90"] / medians[f"{group} n7"]
+    for name in (name for arms in parts.get("skew", {}).values() for name in arms if name.endswith(" skewed")):
+        arm = name.removesuffix(" skewed")
+        found["skew_slowdown"][arm] = medians[name] / medians[f"{arm} even"]
+    if parts.get("events"):
+        found["room_state"] = {
+            "twice the rows": medians["room state all"] / medians["room state half"],
+            "four times the minutes": medians["room state many minutes"] / medians["room state all"],
+        }
+    return {name: {of: value for of, value in values.items() if value == value} for name, values in found.items()}
 
 
 def show(found: dict[str, Any]) -> None:
@@ -304,11 +306,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "size": vars(options) | {"out": str(options.out)},
         "machine": _machine(),
         "stated": about | {"active_share": ACTIVE_SHARE, "run_days": RUN_DAYS, "late_share": 1 - LATE[0]},
-        "arms": {part: _flat(groups) for part, groups in parts.items()},
+        "arms": {
+            part: {name: arm.summary() for arms in groups.values() for name, arm in arms.items()}
+            for part, groups in parts.items()
+        },
+        "least_bytes": least,
         "ratios": ratios(parts, least),
-        "missing": [
-            f"{family}: no carried path in the harness yet" for family in bench.families if family not in CARRIED
-        ],
+        "missing": [f"{group}: no carried path in the harness yet" for group in bench.groups() if group not in CARRIED],
     }
     (out / "features.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     show(found)
@@ -316,15 +320,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parts(bench: Bench, size: Size, options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, int]]:
-    parts: dict[str, Any] = {}
+def _parts(
+    bench: Bench, size: Size, options: argparse.Namespace
+) -> tuple[dict[str, dict[str, dict[str, Timed]]], dict[str, int]]:
+    parts: dict[str, dict[str, dict[str, Timed]]] = {}
     least: dict[str, int] = {}
     day = size.day_list[-1]
     even = _data(bench, size)
     if "families" in options.parts:
         parts["families"] = families(bench, even, day)
-        for family in (family for family in bench.families if family in CARRIED):
-            least[family] = CARRIED[family](bench.spark, even, load_catalog(), day).least_bytes()
+        for group in (group for group in bench.groups() if group in CARRIED):
+            least[group] = CARRIED[group](bench.spark, even, load_catalog(), day).least_bytes()
     if "windows" in options.parts:
         long = replace(size, actions=options.long_actions_per_day, days=options.long_days)
         parts["windows"] = windows(bench, _data(bench, long), long.day_list[-1])
@@ -340,17 +346,6 @@ def _parts(bench: Bench, size: Size, options: argparse.Namespace) -> tuple[dict[
 def _data(bench: Bench, size: Size) -> Path:
     task = bench.progress.add_task(f"raw days {size.name}", total=len(size.day_list))
     return write_raw_days(size, bench.out / "data", lambda: bench.progress.advance(task))
-
-
-def _flat(groups: dict[str, Any]) -> dict[str, Any]:
-    """Arms of a part by name, whether they are grouped by family or not."""
-    flat = {}
-    for name, group in groups.items():
-        if isinstance(group, Timed):
-            flat[name] = group.summary()
-        else:
-            flat |= {f"{name} {arm}": timed.summary() for arm, timed in group.items()}
-    return flat
 
 
 def _machine() -> dict[str, Any]:

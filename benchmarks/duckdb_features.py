@@ -42,6 +42,8 @@ def connect(memory: str, scratch: Path) -> duckdb.DuckDBPyConnection:
     connection.execute(f"SET memory_limit = '{memory}'")
     connection.execute(f"SET temp_directory = '{scratch}'")
     connection.execute("SET preserve_insertion_order = false")
+    # Behind CTEs it expects a few rows and would join them in nested loops: seen ten times slower.
+    connection.execute("SET asof_loop_join_threshold = 0")
     return connection
 
 
@@ -226,11 +228,12 @@ def _on_air(features: list[Feature], warehouse: Path, day: dt.date) -> str:
 
 
 def _sequences(catalog: Catalog, warehouse: Path, day: dt.date, event_lag_s: int) -> str:
-    """Per user one list of events in time order; an impression finds its end and its beginning in it by ASOF joins.
+    """Events are numbered per user; an impression finds its last and its first number by ASOF joins.
 
     1. events of the reach, with the category of the room as of the event
-    2. per user and sequence: numbered by (ts, action_id), and aggregated into one ordered list
-    3. impression ASOF events before the cutoff, ASOF events not too old → the slice of the list
+    2. per user and sequence: numbered by (ts, action_id)
+    3. impression ASOF events before the cutoff, ASOF events not too old → numbers
+    4. ⋈ events by (user, number), aggregated into one list per impression
     """
     reach = max(sequence.max_age_days for sequence in catalog.sequences)
     first = day - dt.timedelta(days=reach)
@@ -262,36 +265,34 @@ def _sequences(catalog: Catalog, warehouse: Path, day: dt.date, event_lag_s: int
 
 def _sequence_parts(sequence: SequenceFeature) -> list[str]:
     name, age = sequence.name, sequence.max_age_days * DAY_MICROS
-    sources = {field.source for field in sequence.fields} - {"age_s"}
-    amounts = {"watch_ms": "CAST(round(value * 1000) AS BIGINT)", "coins": "CAST(round(value) AS BIGINT)"}
-    columns = {source: amounts.get(source, source) for source in sorted(sources)} | {"moment": "moment"}
     lists = ", ".join(
-        f"list({value} ORDER BY moment DESC, action_id DESC) AS {source}s" for source, value in columns.items()
-    )
-    slices = ", ".join(
-        f"{_slice(field.source)} AS {sequence_name(sequence.name, field.name)}" for field in sequence.fields
+        f"list({_amount_of(field.source)} ORDER BY number DESC) AS {sequence_name(name, field.name)}"
+        for field in sequence.fields
     )
     return [
         f"""{name}_events AS (SELECT *, row_number() OVER (PARTITION BY user_id ORDER BY moment, action_id) AS number
             FROM events WHERE action = '{sequence.action}')""",
-        f"{name}_lists AS (SELECT user_id, count(*) AS events, {lists} FROM {name}_events GROUP BY user_id)",
-        # The number of events before an instant: that of the last of equal `at` is the largest.
+        # The number of events before an instant: that of the last of equal moments is the largest.
         f"{name}_steps AS (SELECT user_id, moment, max(number) AS number FROM {name}_events GROUP BY user_id, moment)",
         f"""{name}_seen AS (
             SELECT impression_id, shown.user_id, shown.moment AS shown_at, shown.moment - {age} AS born, number AS last
             FROM shown
             ASOF JOIN {name}_steps AS steps ON shown.user_id = steps.user_id AND shown.cutoff > steps.moment)""",
+        f"""{name}_numbers AS (
+            SELECT impression_id, seen.user_id, shown_at,
+                unnest(range(greatest(last - {sequence.length}, coalesce(old.number, 0)) + 1, last + 1)) AS number
+            FROM {name}_seen AS seen
+            ASOF LEFT JOIN {name}_steps AS old ON seen.user_id = old.user_id AND seen.born > old.moment)""",
         f"""{name}_of AS (
-            SELECT impression_id, {slices} FROM (
-                SELECT seen.*, lists.*, events - last + 1 AS newest,
-                    events - greatest(last - {sequence.length}, coalesce(old.number, 0)) AS oldest
-                FROM {name}_seen AS seen
-                ASOF LEFT JOIN {name}_steps AS old ON seen.user_id = old.user_id AND seen.born > old.moment
-                JOIN {name}_lists AS lists ON seen.user_id = lists.user_id))""",
+            SELECT impression_id, {lists} FROM {name}_numbers JOIN {name}_events USING (user_id, number)
+            GROUP BY impression_id)""",
     ]
 
 
-def _slice(source: str) -> str:
-    if source == "age_s":
-        return "list_transform(list_slice(moments, newest, oldest), lambda m: (shown_at - m) // 1000000)"
-    return f"list_slice({source}s, newest, oldest)"
+def _amount_of(source: str) -> str:
+    amounts = {
+        "watch_ms": "CAST(round(value * 1000) AS BIGINT)",
+        "coins": "CAST(round(value) AS BIGINT)",
+        "age_s": "(shown_at - moment) // 1000000",
+    }
+    return amounts.get(source, source)

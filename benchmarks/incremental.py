@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import shutil
-from collections.abc import Callable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,11 +20,16 @@ from benchmarks.spark_features import ONE_DAY
 from features.schema import Catalog
 from features.spark.event_time import business_day
 from features.spark.sequences import sequences
+from features.spark.window_state import state_layout
+from features.spec import TILED_ENTITIES
 from jobs.settings import Settings
 from pipeline.manifests import day_partition
-from pipeline.run import open_context
-from pipeline.stages import recent
-from pipeline.stages.names import RECENT_ACTIONS
+from pipeline.plan import stage
+from pipeline.profile_state import read_features
+from pipeline.run import days_of, open_context
+from pipeline.stages import profiles, recent, tiles
+from pipeline.stages.names import ON_AIR_TILES, RECENT_ACTIONS, profile_table, tile_table
+from pipeline.tables import Warehouse
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -32,65 +37,147 @@ if TYPE_CHECKING:
     from pipeline.context import Context
 
 EVENT_COLUMNS = ("action_id", "user_id", "anchor_id", "room_id", "ts", "action", "value")
+LOG_COLUMNS = ("user_id", "anchor_id", "room_id", "ts", "action", "value")
 SHOWN_COLUMNS = ("impression_id", "user_id", "ts")
 ROOM_COLUMNS = ("room_id", "started_at", "ended_at", "category")
 
 
-def context_of(spark: SparkSession, warehouse: Path, catalog: Catalog, day: dt.date) -> Context:
-    """A context as a command opens it on the evening of `day`, with another catalog."""
-    opened = open_context(spark, str(warehouse), Settings.load("local", ()).pipeline, last_day=day)
-    return replace(opened, catalog=catalog)
+class CarriedDay:
+    """One new day of a group of families.
 
-
-class SequencesDay:
-    """Sequences of a day's impressions: the state of the day before and that day's arrivals → state → sequences."""
+    Attributes:
+        outputs: name of what is written (a family) → frame, once `run` is through.
+    """
 
     def __init__(self, spark: SparkSession, warehouse: Path, catalog: Catalog, day: dt.date) -> None:
-        self._spark, self._warehouse, self._catalog, self._day = spark, warehouse, catalog, day
+        self.spark, self.warehouse, self.catalog, self.day = spark, warehouse, catalog, day
+        self.eve = day - ONE_DAY
+
+    def context(self) -> Context:
+        """A context as a command opens it on the evening of the day, with this catalog."""
+        opened = open_context(self.spark, str(self.warehouse), Settings.load("local", ()).pipeline, last_day=self.day)
+        return replace(opened, catalog=self.catalog)
+
+    def forget(self, table: str, day: dt.date) -> None:
+        """As if a partition had never been computed."""
+        shutil.rmtree(self.warehouse / table / "manifests" / day_partition(day), ignore_errors=True)
 
     def prepare(self) -> None:
-        """The state of the day before, made in bulk once; that of the day forgotten."""
-        context = context_of(self._spark, self._warehouse, self._catalog, self._day)
-        recent.run(context, [self._day - ONE_DAY])
-        context.raw.close()
-        shutil.rmtree(self._manifests(), ignore_errors=True)
+        """Make what the day before has left, if it is not there; forget what `run` makes."""
+        raise NotImplementedError
 
-    def _manifests(self) -> Path:
-        return self._warehouse / RECENT_ACTIONS / "manifests" / day_partition(self._day)
-
-    def run(self, write: Callable[[DataFrame], None]) -> None:
+    def run(self) -> None:
         """One new day."""
-        context = context_of(self._spark, self._warehouse, self._catalog, self._day)
-        recent.run(context, [self._day])
-        state = context.warehouse.read_days(self._spark, RECENT_ACTIONS, [self._day])
-        shown = context.raw.read("impressions", [self._day]).where(business_day() == F.lit(self._day))
-        actions = context.raw.read("actions", [self._day])
-        rooms = context.raw.read("rooms", context.raw_days("rooms", self._first_room_day(context), self._day))
-        lag = context.conf.time.event_lag_seconds
-        write(sequences(self._catalog, shown, actions, rooms, lag, state))
-        context.raw.close()
+        raise NotImplementedError
 
-    def _first_room_day(self, context: Context) -> dt.date:
-        return context.first_raw_day("rooms") or self._day
+    def outputs(self) -> Mapping[str, DataFrame]:
+        """Family → its features of the day, as `run` has left them."""
+        raise NotImplementedError
 
     def least_bytes(self) -> int:
-        """Column chunks that nobody can do without: the day's rows, and the state once as read and once as written."""
-        context = context_of(self._spark, self._warehouse, self._catalog, self._day)
-        least = 0
-        for table, columns, days in (
-            ("actions", EVENT_COLUMNS, (self._day - ONE_DAY, self._day)),
-            ("rooms", ROOM_COLUMNS, (self._day - ONE_DAY, self._day)),
-            ("impressions", SHOWN_COLUMNS, (self._day,)),
-        ):
-            for day in days:
-                folder = self._warehouse / "raw" / table / f"dt={day.isoformat()}"
-                least += sum(chunk_bytes(file, columns) for file in folder.glob("*.parquet"))
-        states = context.warehouse.require(RECENT_ACTIONS, [self._day - ONE_DAY, self._day])
-        for manifest in states.values():
-            least += sum(
-                chunk_bytes(Path(url.removeprefix("file://")), None) for url in context.warehouse.file_urls(manifest)
-            )
-        return least
+        """Column chunks that nobody can do without: the day's raw rows, the touched state, what leaves a window."""
+        raise NotImplementedError
+
+    def raw_bytes(self, table: str, columns: tuple[str, ...], days: Iterable[dt.date]) -> int:
+        """Column chunks of raw days."""
+        folders = [self.warehouse / "raw" / table / f"dt={day.isoformat()}" for day in days]
+        return sum(chunk_bytes(file, columns) for folder in folders for file in folder.glob("*.parquet"))
+
+    def table_bytes(self, table: str, days: Iterable[dt.date]) -> int:
+        """All column chunks of partitions."""
+        warehouse = Warehouse(str(self.warehouse))
+        manifests = warehouse.require(table, days).values()
+        urls = [url for manifest in manifests for url in warehouse.file_urls(manifest)]
+        return sum(chunk_bytes(Path(url.removeprefix("file://")), None) for url in urls)
+
+
+class SequencesDay(CarriedDay):
+    """State of the eve ∪ the eve's arrivals → state of the day; ∪ the day's arrivals → sequences of its impressions.
+
+    What `daily` does besides for the samples of the day (labels, joins) is left out.
+    """
+
+    def prepare(self) -> None:
+        context = self.context()
+        recent.run(context, [self.eve])
+        context.raw.close()
+        self.forget(RECENT_ACTIONS, self.day)
+
+    def run(self) -> None:
+        context = self.context()
+        recent.run(context, [self.day])
+        state = context.warehouse.read_days(self.spark, RECENT_ACTIONS, [self.day])
+        shown = context.raw.read("impressions", [self.day]).where(business_day() == F.lit(self.day))
+        actions = context.raw.read("actions", [self.day])
+        first_room_day = context.first_raw_day("rooms") or self.day
+        rooms = context.raw.read("rooms", context.raw_days("rooms", first_room_day, self.day))
+        found = sequences(self.catalog, shown, actions, rooms, context.conf.time.event_lag_seconds, state)
+        found.write.mode("overwrite").parquet(str(self._target))
+        context.raw.close()
+
+    @property
+    def _target(self) -> Path:
+        return self.warehouse / "sequences-of-the-day"
+
+    def outputs(self) -> Mapping[str, DataFrame]:
+        return {"sequences": self.spark.read.parquet(str(self._target))}
+
+    def least_bytes(self) -> int:
+        """The state is read twice: as it was, to be carried, and as it is, for the sequences."""
+        days = (self.eve, self.day)
+        raw = self.raw_bytes("actions", EVENT_COLUMNS, days) + self.raw_bytes("rooms", ROOM_COLUMNS, days)
+        return raw + self.raw_bytes("impressions", SHOWN_COLUMNS, days[1:]) + self.table_bytes(RECENT_ACTIONS, days)
+
+
+class ProfilesDay(CarriedDay):
+    """What arrived on the eve → tiles; tiles that enter or leave a window, and the state of the eve → state."""
+
+    def prepare(self) -> None:
+        context = self.context()
+        arrivals = days_of(stage("tiles"), [self.day], context)
+        tiles.run(context, arrivals[:-1])
+        profiles.run(context, [self.eve])
+        context.raw.close()
+        for table in (*map(tile_table, TILED_ENTITIES), ON_AIR_TILES):
+            self.forget(table, self.eve)
+        for entity in TILED_ENTITIES:
+            self.forget(profile_table(entity), self.day)
+
+    def run(self) -> None:
+        context = self.context()
+        tiles.run(context, [self.eve])
+        profiles.run(context, [self.day])
+        context.raw.close()
+
+    def outputs(self) -> Mapping[str, DataFrame]:
+        """Features are read out of the state by whoever joins them (the samples); that is not part of the day."""
+        context = self.context()
+        return {entity.value: read_features(context, entity, [self.day]) for entity in TILED_ENTITIES}
+
+    def least_bytes(self) -> int:
+        """The state of the eve once, the eve's rows, its tiles, and the tiles of the days that leave a window."""
+        raw = self.raw_bytes("actions", LOG_COLUMNS, [self.eve]) + self.raw_bytes(
+            "impressions", LOG_COLUMNS, [self.eve]
+        )
+        raw += self.raw_bytes("rooms", ROOM_COLUMNS, [self.eve])
+        state = sum(self.table_bytes(profile_table(entity), [self.eve]) for entity in TILED_ENTITIES)
+        moving = 0
+        for entity in TILED_ENTITIES:
+            lengths = state_layout(entity, self.catalog).tile_lengths()
+            moving += self.table_bytes(tile_table(entity), [self.eve])
+            moving += sum(self.leaving_bytes(tile_table(entity), self.eve - ONE_DAY * length) for length in lengths)
+        return raw + state + moving
+
+    def leaving_bytes(self, table: str, happened: dt.date) -> int:
+        """Tiles of one day e, in the partitions of the days on which they arrived (one file per day e)."""
+        warehouse = Warehouse(str(self.warehouse))
+        late = Settings.load("local", ()).pipeline.time.max_lateness_days
+        found = 0
+        for arrived in (happened + ONE_DAY * days for days in range(late + 1)):
+            manifest = warehouse.manifest(table, day_partition(arrived))
+            mine = [file for file in (manifest.files if manifest else ()) if file.happened == happened]
+            found += sum(chunk_bytes(self.warehouse / table / file.path, None) for file in mine)
+        return found
 
 
 def chunk_bytes(file: Path, columns: tuple[str, ...] | None) -> int:

@@ -19,16 +19,14 @@ class Arm:
 
     Attributes:
         run: does it once.
-        digest: of the rows that `run` wrote; not timed.
+        digests: family → digest of its rows that `run` wrote; not timed.
         prepare: brings back what `run` needs; not timed.
-        peers: digests must be equal among the arms that share this name.
     """
 
     name: str
     run: Callable[[], None]
-    digest: Callable[[], str]
+    digests: Callable[[], dict[str, str]]
     prepare: Callable[[], None] = lambda: None
-    peers: str = ""
 
 
 @dataclass(kw_only=True)
@@ -38,11 +36,17 @@ class Timed:
     seconds: list[float] = field(default_factory=list)
     loads: list[float] = field(default_factory=list)
     bytes_read: list[int] = field(default_factory=list)
-    digest: str = ""
+    digests: dict[str, str] = field(default_factory=dict)
 
     @property
     def median(self) -> float:
+        """Of the seconds."""
         return statistics.median(self.seconds)
+
+    @property
+    def bytes_median(self) -> float:
+        """Of the bytes that Spark read."""
+        return statistics.median(self.bytes_read)
 
     def summary(self) -> dict[str, object]:
         """For the JSON: median, range, every repeat, the load of the machine (1 minute) after each."""
@@ -51,51 +55,62 @@ class Timed:
             "range_s": [round(min(self.seconds), 3), round(max(self.seconds), 3)],
             "all_s": [round(value, 3) for value in self.seconds],
             "load": [round(value, 2) for value in self.loads],
-            "bytes_read": statistics.median(self.bytes_read) if self.bytes_read else None,
-            "digest": self.digest,
+            "bytes_read": self.bytes_median,
+            "digests": self.digests,
         }
 
 
 def interleaved(
-    arms: Sequence[Arm], *, repeats: int, spark: SparkSession, done: Callable[[str], None]
+    arms: Sequence[Arm],
+    *,
+    repeats: int,
+    spark: SparkSession,
+    done: Callable[[str, float], None],
+    compared: bool = False,
 ) -> dict[str, Timed]:
     """Every arm once to warm up, then `repeats` rounds of all arms, each round beginning with another one.
 
+    Args:
+        compared: all arms read the same rows.
+
     Raises:
-        ValueError: when arms that are peers, or two repeats of one arm, wrote different rows.
+        ValueError: when two repeats of one arm, or (compared) two arms of one family, wrote different rows.
     """
     timed = {arm.name: Timed() for arm in arms}
     for number in range(repeats + 1):
         turn = number % len(arms)
         for arm in (*arms[turn:], *arms[:turn]):
-            _once(arm, timed[arm.name], spark, keep=number > 0)
-            done(arm.name)
-    _check_digests(arms, timed)
+            done(arm.name, _once(arm, timed[arm.name], spark, keep=number > 0))
+    if compared:
+        check_digests(timed)
     return timed
 
 
-def _once(arm: Arm, timed: Timed, spark: SparkSession, *, keep: bool) -> None:
+def _once(arm: Arm, timed: Timed, spark: SparkSession, *, keep: bool) -> float:
+    """Seconds of one run; kept in `timed`, but for the first."""
     arm.prepare()
     read = StagesRead(spark)
     started = time.perf_counter()
     arm.run()
     seconds = time.perf_counter() - started
     read_bytes = read.bytes()
-    digest = arm.digest()
-    if timed.digest and digest != timed.digest:
-        raise ValueError(f"{arm.name} wrote other rows than the time before: {digest}, not {timed.digest}")
-    timed.digest = digest
+    digests = arm.digests()
+    if timed.digests and digests != timed.digests:
+        raise ValueError(f"{arm.name} wrote other rows than the time before: {digests}, not {timed.digests}")
+    timed.digests = digests
     if keep:
         timed.seconds.append(seconds)
         timed.loads.append(os.getloadavg()[0])
         timed.bytes_read.append(read_bytes)
+    return seconds
 
 
-def _check_digests(arms: Sequence[Arm], timed: Mapping[str, Timed]) -> None:
-    for group in {arm.peers for arm in arms if arm.peers}:
-        digests = {arm.name: timed[arm.name].digest for arm in arms if arm.peers == group}
+def check_digests(timed: Mapping[str, Timed]) -> None:
+    """Raises ValueError when arms wrote different rows of a family."""
+    for family in {family for arm in timed.values() for family in arm.digests}:
+        digests = {name: arm.digests[family] for name, arm in timed.items() if family in arm.digests}
         if len(set(digests.values())) > 1:
-            raise ValueError(f"{group}: arms wrote different rows: {digests}")
+            raise ValueError(f"{family}: arms wrote different rows: {digests}")
 
 
 class StagesRead:
