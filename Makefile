@@ -55,6 +55,11 @@ bench-features:  ## What a day's features cost: carried, in bulk, in DuckDB → 
 	$(set_up)
 	@$(BIN)/python -m benchmarks.bench_features $(ARGS)
 
+.PHONY: chaos-features
+chaos-features:  ## Kill the driver at 50 random points: all committed stays readable, reruns end alike (ARGS="--kills 5 --seed 1")
+	$(set_up)
+	@$(BIN)/python -m tests.chaos $(ARGS)
+
 .PHONY: lint
 lint:  ## Ruff, its format, mypy strict, the import contracts, the catalog's lock
 	$(set_up)

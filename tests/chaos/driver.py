@@ -23,6 +23,7 @@ from tests.small_world import context_of
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+ROOT = Path(__file__).resolve().parents[2]
 READY, STEP, DONE = "ready", "step", "done"
 QUICK = {
     "spark.driver.memory": "800m",
@@ -59,6 +60,8 @@ def quick_session(scratch: Path) -> Iterator[SparkSession]:
 
     ensure_java_home()
     os.environ["PYSPARK_PYTHON"] = sys.executable
+    log_conf = ROOT / "conf" / "spark" / "log4j2.properties"
+    os.environ.setdefault("SPARK_SUBMIT_OPTS", f"-Dlog4j2.configurationFile={log_conf.as_uri()}")
     builder = SparkSession.builder.master("local[1]").appName("limelight-chaos")
     for key, value in QUICK.items():
         builder = builder.config(key, value)

@@ -1,10 +1,12 @@
 """Kill a driver, look at what it left, let another run finish, compare.
 
 Steps of a trial:
-  1. state       a copy of a prepared warehouse: raw tables alone, or computed once and then corrected
+  1. state       a copy of a prepared warehouse: raw tables alone; the day before computed; the day itself computed, and
+                 then a raw day corrected
   2. kill        SIGKILL to the driver and its JVM: at a random exclusive creation, or at a random time
   3. readable    every committed partition: manifest, files, rows, and the content digest taken anew from the rows
-  4. rerun       in another driver, to the end: the same content digests as of a run that nobody disturbed
+  4. rerun       in another driver, to the end: the same content digests as of a run that nobody disturbed, and nothing
+                 that the killed run had committed is computed again
 The next driver starts while 3 and 4 are done.
 """
 
@@ -26,21 +28,28 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from py4j.protocol import Py4JJavaError
+from pyspark.sql import functions as F
 
 from features import storage
+from features.spark.window_state import state_layout, stored_entities
+from pipeline.context import Context
 from pipeline.manifests import PartitionManifest
 from pipeline.observed import content_digest, observed_columns
+from pipeline.profile_state import state_of
 from pipeline.run import compute_samples
+from pipeline.stages.names import profile_table
 from pipeline.tables import Warehouse
-from tests.chaos.driver import DONE, READY, STEP, Order
+from tests.chaos.driver import DONE, READY, ROOT, STEP, Order
 from tests.features.random_logs import LogShape
 from tests.small_world import FIRST_DAY, context_of, digests, raw_folder, write_raw
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-ROOT = Path(__file__).resolve().parents[2]
-DAYS = (datetime.date(2025, 3, 4),)
+
+DAY = datetime.date(2025, 3, 5)
+EVE = datetime.date(2025, 3, 4)
 CORRECTED_DAY = datetime.date(2025, 3, 3)
 SHAPE = LogShape(
     first_day=FIRST_DAY,
@@ -60,7 +69,7 @@ class State:
     """A prepared warehouse.
 
     Attributes:
-        digests: of an undisturbed run from it.
+        digests, generations: of every partition after an undisturbed run from it.
         steps: exclusive creations of that run.
         seconds: how long a fresh driver took for it.
     """
@@ -68,6 +77,7 @@ class State:
     name: str
     folder: Path
     digests: Mapping[str, str]
+    generations: Mapping[str, int]
     steps: int
     seconds: float
 
@@ -178,45 +188,64 @@ class Chaos:
     def __init__(self, spark: SparkSession, scratch: Path) -> None:
         self._spark, self._scratch = spark, scratch
         self._started = 0
+        self._verified: set[tuple[str, str, str]] = set()
         self._next: Driver | None = None
 
     def states(self) -> Iterator[State]:
-        """The two prepared warehouses: nothing computed yet, and computed once before a raw day was corrected."""
-        raw = self._scratch / "raw alone"
-        write_raw(raw, shape=SHAPE)
+        """The prepared warehouses."""
+        raw = self.raw_alone()
         yield self._measured("raw alone", raw)
-        corrected = self._copy(raw, "corrected")
-        compute_samples(context_of(self._spark, corrected), DAYS, lambda _: None)
+        eve = self.copy(raw, "eve")
+        self._compute(eve, EVE)
+        yield self._measured("the day before", eve)
+        corrected = self.copy(eve, "corrected")
+        self._compute(corrected, DAY)
         correct(corrected)
         yield self._measured("corrected", corrected)
 
+    def raw_alone(self) -> Path:
+        """A warehouse with raw tables of some days."""
+        folder = self._scratch / "raw alone"
+        write_raw(folder, shape=SHAPE)
+        return folder
+
     def _measured(self, name: str, folder: Path) -> State:
-        undisturbed = self._copy(folder, f"{name} undisturbed")
+        """With a driver that nobody disturbs."""
+        undisturbed = self.copy(folder, f"{name} undisturbed")
         driver = self._driver()
         started = time.monotonic()
-        ended, steps = driver.carry_out(Order(warehouse=str(undisturbed), days=DAYS))
+        ended, steps = driver.carry_out(Order(warehouse=str(undisturbed), days=(DAY,)))
         assert ended
+        return self.state(name, folder, undisturbed, steps=len(steps), seconds=time.monotonic() - started)
+
+    def state(self, name: str, folder: Path, undisturbed: Path, *, steps: int = 0, seconds: float = 0) -> State:
+        """A prepared warehouse and what became of its copy when nobody disturbed the run."""
         return State(
             name=name,
             folder=folder,
             digests=digests(undisturbed),
-            steps=len(steps),
-            seconds=time.monotonic() - started,
+            generations=generations(undisturbed),
+            steps=steps,
+            seconds=seconds,
         )
+
+    def _compute(self, folder: Path, day: datetime.date) -> None:
+        compute_samples(context_of(self._spark, folder), [day], lambda _: None)
 
     def trial(self, state: State, point: Point) -> Trial | None:
         """One kill; None when the run had ended before it came."""
         started = time.monotonic()
-        folder = self._copy(state.folder, "trial")
-        order = Order(warehouse=str(folder), days=DAYS, step=point.step, moment=point.moment)
+        folder = self.copy(state.folder, "trial")
+        self.forget()
+        order = Order(warehouse=str(folder), days=(DAY,), step=point.step, moment=point.moment)
         ended, steps = self._driver().carry_out(order, point.seconds)
         if ended:
             return None
         self._next = self._start()
         committed, orphans, problems = self.look(folder)
-        compute_samples(context_of(self._spark, folder), DAYS, lambda _: None)
+        self._compute(folder, DAY)
         problems += [f"after the rerun: {problem}" for problem in self.look(folder)[2]]
-        problems += differences(digests(folder), state.digests)
+        problems += differences(folder, state)
         return Trial(
             state=state.name,
             point=str(point),
@@ -228,17 +257,24 @@ class Chaos:
         )
 
     def look(self, folder: Path) -> tuple[int, int, list[str]]:
-        """Committed partitions, data files that none of them names, and what is wrong with those that are."""
-        warehouse, count, named, problems = Warehouse(str(folder)), 0, set[str](), []
+        """Committed partitions, data files that none of them names, and what is wrong with those that are.
+
+        Files are never changed once they are named: what was found whole is not read again after the rerun.
+        """
+        context = context_of(self._spark, folder)
+        warehouse, count, named, problems = context.warehouse, 0, set[str](), list[str]()
         for table in warehouse.tables():
             found: list[PartitionManifest] = []
             for partition in warehouse.partitions(table):
                 count += 1
                 manifest = warehouse.manifest(table, partition)
                 assert manifest is not None
-                found.append(manifest)
+                if (table, partition, manifest.attempt) not in self._verified:
+                    found.append(manifest)
                 named |= set(warehouse.file_urls(manifest))
-            problems += self._problems(warehouse, found)
+            wrong = self._problems(context, found)
+            problems += wrong
+            self._verified |= set() if wrong else {(table, m.partition, m.attempt) for m in found}
         written = {
             entry.url
             for table in storage.list_folders(warehouse.url)
@@ -247,8 +283,13 @@ class Chaos:
         }
         return count, len(written - named), problems
 
-    def _problems(self, warehouse: Warehouse, manifests: list[PartitionManifest]) -> list[str]:
+    def forget(self) -> None:
+        """Read everything again at the next look."""
+        self._verified.clear()
+
+    def _problems(self, context: Context, manifests: list[PartitionManifest]) -> list[str]:
         """Manifests of one table against their files, all in one Spark job."""
+        warehouse = context.warehouse
         gone = [url for manifest in manifests for url in warehouse.file_urls(manifest) if not storage.exists(url)]
         if gone:
             return [f"{url} is named by a manifest and not there" for url in gone]
@@ -257,24 +298,32 @@ class Chaos:
         if not stored:
             return wrong
         days = [datetime.date.fromisoformat(manifest.partition.removeprefix("dt=")) for manifest in stored]
-        frames = [self._rows(warehouse, manifest, day) for manifest, day in zip(stored, days, strict=True)]
-        columns = [name for name, _ in stored[0].schema_]
-        union: DataFrame = reduce(lambda left, right: left.unionByName(right), frames)
-        observed: dict[str, Any] = union.agg(*observed_columns(days, _DAY, columns, [])).collect()[0].asDict()
+        frames = [self._digested(context, manifest, day) for manifest, day in zip(stored, days, strict=True)]
+        columns = frames[0].columns
+        marked = [frame.withColumn(_DAY, F.lit(day)) for frame, day in zip(frames, days, strict=True)]
+        union: DataFrame = reduce(lambda left, right: left.unionByName(right), marked)
+        try:
+            observed: dict[str, Any] = union.agg(*observed_columns(days, _DAY, columns, [])).collect()[0].asDict()
+        except Py4JJavaError as error:
+            return [f"{stored[0].table} cannot be read: {str(error.java_exception).splitlines()[0]}"]
         return wrong + [
             f"{manifest.table}/{manifest.partition}: its rows have another digest than its manifest"
             for index, manifest in enumerate(stored)
             if content_digest(observed, index) != manifest.digest
         ]
 
-    def _rows(self, warehouse: Warehouse, manifest: PartitionManifest, day: datetime.date) -> DataFrame:
-        from pyspark.sql import functions as F
-
+    def _digested(self, context: Context, manifest: PartitionManifest, day: datetime.date) -> DataFrame:
+        """The rows and columns that the digest of a partition is over: of profiles the keys and the merged state."""
+        entities = {profile_table(entity): entity for entity in stored_entities(context.catalog)}
+        if manifest.table in entities:
+            layout = state_layout(entities[manifest.table], context.catalog)
+            state = state_of(context, entities[manifest.table], {day: manifest})
+            return state.select(*layout.keys, *layout.columns)
         ddl = ", ".join(f"`{name}` {sql_type}" for name, sql_type in manifest.schema_)
-        rows = self._spark.read.schema(ddl).parquet(*warehouse.file_urls(manifest))
-        return rows.withColumn(_DAY, F.lit(day))
+        return self._spark.read.schema(ddl).parquet(*context.warehouse.file_urls(manifest))
 
-    def _copy(self, folder: Path, name: str) -> Path:
+    def copy(self, folder: Path, name: str) -> Path:
+        """A copy of a warehouse in the scratch folder; modification marks of its raw files are kept."""
         target = self._scratch / name
         shutil.rmtree(target, ignore_errors=True)
         return Path(shutil.copytree(folder, target))
@@ -300,12 +349,27 @@ def correct(warehouse: Path) -> None:
     pq.write_table(actions.slice(1), file)
 
 
-def differences(found: Mapping[str, str], wanted: Mapping[str, str]) -> list[str]:
-    """Partitions whose content is not that of an undisturbed run."""
+def generations(warehouse: Path) -> dict[str, int]:
+    """`table/partition` → its newest generation."""
+    opened = Warehouse(str(warehouse))
+    return {
+        f"{table}/{partition}": opened.generations(table, partition)[-1]
+        for table in opened.tables()
+        for partition in opened.partitions(table)
+    }
+
+
+def differences(warehouse: Path, state: State) -> list[str]:
+    """Partitions whose content is not that of an undisturbed run, or that were computed once more than there."""
+    found, again = digests(warehouse), generations(warehouse)
     return [
-        f"{name}: digest {found.get(name)} after the rerun, {wanted.get(name)} undisturbed"
-        for name in sorted(found.keys() | wanted.keys())
-        if found.get(name) != wanted.get(name)
+        f"{name}: digest {found.get(name)} after the rerun, {state.digests.get(name)} undisturbed"
+        for name in sorted(found.keys() | state.digests.keys())
+        if found.get(name) != state.digests.get(name)
+    ] + [
+        f"{name}: generation {again[name]} after the rerun, {state.generations[name]} undisturbed"
+        for name in sorted(again.keys() & state.generations.keys())
+        if again[name] > state.generations[name]
     ]
 
 

@@ -53,6 +53,13 @@ def test_the_data_side_needs_no_torch(stage: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("arguments", [[], ["--stale", *DAYS], DAYS[:2]])
+def test_a_backfill_is_of_days_or_of_what_is_stale(arguments: list[str]) -> None:
+    told = limelight("backfill", *arguments)
+    assert told.exit_code == ExitCode.USAGE
+    assert "give either --stale, or --from and --to" in told.stderr
+
+
 def test_an_unknown_conf_key_is_one_line_that_names_its_neighbour(tmp_path: Path) -> None:
     told = limelight("backfill", "-w", str(tmp_path), *DAYS, "--set", "days.trian=3")
     assert told.exit_code == ExitCode.BAD_CONF
