@@ -224,6 +224,21 @@ def gc(
 
 
 @app.command()
+def forget(
+    user: Annotated[int, typer.Option("--user", help="The user_id.")],
+    warehouse: Warehouse = DEFAULT_WAREHOUSE,
+    place: Place = "local",
+    overrides: Overrides = [],  # noqa: B006
+    apply: Annotated[bool, typer.Option("--apply", help="Do it; without it nothing is changed.")] = False,
+) -> None:
+    """Where a user is and which models learned from it; with --apply, out of everything that was derived."""
+    from jobs.forget import forget_user
+
+    with people_first():
+        forget_user(warehouse, user, place, overrides, apply=apply)
+
+
+@app.command()
 def rollback(
     model: Annotated[str, typer.Argument(help="Name of the model in the registry.")],
     why: Annotated[str, typer.Option(help="For the history.")],
