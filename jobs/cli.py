@@ -239,6 +239,21 @@ def forget(
 
 
 @app.command()
+def serving(
+    date: Day,
+    warehouse: Warehouse = DEFAULT_WAREHOUSE,
+    place: Place = "local",
+    overrides: Overrides = [],  # noqa: B006
+    force: Force = False,
+) -> None:
+    """The serving tables as of --date, for a key-value store to load. Sees only rows with dt before it."""
+    from jobs.serving import serve
+
+    with people_first():
+        serve(warehouse, date, place, overrides, force=force)
+
+
+@app.command()
 def rollback(
     model: Annotated[str, typer.Argument(help="Name of the model in the registry.")],
     why: Annotated[str, typer.Option(help="For the history.")],

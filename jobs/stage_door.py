@@ -77,11 +77,12 @@ def run_days(name: str, arguments: Sequence[str] | None = None) -> int:
     if options.last < options.first:
         parser.error(f"--from {options.first} is after --to {options.last}")
     with open_door(options, name, force=options.force) as run:
-        _run_stage(entry, run, day_range(options.first, options.last))
+        run_stage(entry, run, day_range(options.first, options.last))
     return int(ExitCode.OK)
 
 
-def _run_stage(entry: Stage, run: Run, days: Sequence[datetime.date]) -> None:
+def run_stage(entry: Stage, run: Run, days: Sequence[datetime.date]) -> None:
+    """Run a day-by-day stage for some days, and say what it did."""
     if entry.run is None:
         raise ConfError(f"{entry.door} does not work day by day")
     with Steps().step(entry.name) as step:

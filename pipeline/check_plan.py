@@ -26,7 +26,7 @@ from features.spec import (
     Sum,
 )
 from pipeline.binning import Binning, Judged, binnings_of
-from pipeline.stages.names import SAMPLES, profile_table, tile_table
+from pipeline.stages.names import SAMPLES, profile_table, serving_table, tile_table
 
 Bounds = tuple[float | None, float | None]
 TILES = frozenset(tile_table(entity) for entity in TILED_ENTITIES)
@@ -83,7 +83,7 @@ def table_keys(table: str, columns: Sequence[str]) -> tuple[str, ...]:
     for entity in TILED_ENTITIES:
         if table == tile_table(entity):
             return (*entity.keys, HAPPENED)
-        if table == profile_table(entity):
+        if table in (profile_table(entity), serving_table(entity)):
             return tuple(key for key in entity.keys if key in columns)
     return ()
 

@@ -145,6 +145,12 @@ class RetentionConf(Section):
     young_hours: int = Field(default=24, ge=1, description="what is younger may be in use")
 
 
+class ServingConf(Section):
+    """The layout of the serving tables (docs/serving.md)."""
+
+    buckets: int = Field(default=16, ge=1, le=65_536, description="files of a table: one per bucket")
+
+
 class PipelineConf(Section):
     """Everything that the data side reads from conf."""
 
@@ -158,6 +164,7 @@ class PipelineConf(Section):
     windows: WindowsConf = WindowsConf()
     checks: ChecksConf = ChecksConf()
     retention: RetentionConf = RetentionConf()
+    serving: ServingConf = ServingConf()
 
     def fingerprint(self) -> str:
         """Changes when any value changes; goes into every manifest."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pipeline.context import Context, StageResult
-from pipeline.stages import profiles, recent, samples, tiles
+from pipeline.stages import profiles, recent, samples, serving, tiles
 
 StageFunction = Callable[[Context, Sequence[datetime.date]], StageResult]
 
@@ -26,6 +26,7 @@ class Stage:
     Attributes:
         span: which days it works on, in terms of the sample day D.
         run: the function, for stages that work day by day; None for those behind `door`.
+        for_samples: whether samples rest on it, so that a backfill runs it.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Stage:
     span: str
     door: str
     run: StageFunction | None = None
+    for_samples: bool = True
 
 
 PLAN = (
@@ -90,7 +92,21 @@ PLAN = (
         span="the gate day, per model",
         door="jobs/gate.py",
     ),
+    Stage(
+        name="serving",
+        reads=("profiles_*", "recent_actions", "raw/users", "raw/anchors", "trainsets"),
+        writes=("serving_user", "serving_anchor", "serving_user_category", "serving_user_anchor"),
+        span="as of D",
+        door="jobs/serving.py",
+        run=serving.run,
+        for_samples=False,
+    ),
 )
+
+
+def sample_stages() -> list[Stage]:
+    """The stages that run day by day up to the samples, in order."""
+    return [entry for entry in PLAN if entry.run is not None and entry.for_samples]
 
 
 def stage(name: str) -> Stage:

@@ -16,7 +16,7 @@ from pipeline.config import PipelineConf, day_range
 from pipeline.context import ONE_DAY, Context, StageResult
 from pipeline.looking import raw_days_to_read
 from pipeline.manifests import day_partition
-from pipeline.plan import PLAN, Stage
+from pipeline.plan import Stage, sample_stages
 from pipeline.raw_input import RawInput
 from pipeline.raw_listing import list_raw
 from pipeline.tables import Warehouse
@@ -87,7 +87,7 @@ def compute_samples(context: Context, days: Sequence[datetime.date], report: Rep
         HeldError: when another run computes one of these days: who, since when.
         DataError: when raw days lack columns or have them of other types: all of them, before anything is computed.
     """
-    staged = {stage: days_of(stage, days, context) for stage in PLAN if stage.run is not None}
+    staged = {stage: days_of(stage, days, context) for stage in sample_stages()}
     return run_stages(context, staged, days, report)
 
 

@@ -22,7 +22,7 @@ from features.errors import MAX_EXAMPLES, DataError
 from pipeline.context import ONE_DAY, Context, code_fingerprint
 from pipeline.looking import inputs_now
 from pipeline.manifests import PartitionManifest, day_partition
-from pipeline.plan import PLAN, Stage
+from pipeline.plan import PLAN, Stage, sample_stages
 from pipeline.run import Report, StageRun, days_of, run_stages
 from pipeline.stages.names import SAMPLES, TRAINSETS
 
@@ -109,7 +109,7 @@ def find_stale(context: Context) -> StalePlan:
     """Compare every committed day with what it would be computed from now; nothing is computed."""
     found: dict[str, StalePartition] = {}
     looked_at = 0
-    for stage in _daily_stages():
+    for stage in sample_stages():
         committed = _committed(context, stage)
         looked_at += sum(len(days) for days in committed.values())
         for day in sorted(set(itertools.chain.from_iterable(committed.values()))):
@@ -130,13 +130,9 @@ def rebuild(context: Context, plan: StalePlan, report: Report) -> list[StageRun]
     Raises:
         HeldError, DataError: as `pipeline.run.run_stages`.
     """
-    days = {stage: plan.days(stage.name) for stage in _daily_stages()}
+    days = {stage: plan.days(stage.name) for stage in sample_stages()}
     staged = {stage: its_days for stage, its_days in days.items() if its_days}
     return run_stages(context, staged, itertools.chain.from_iterable(staged.values()), report)
-
-
-def _daily_stages() -> list[Stage]:
-    return [stage for stage in PLAN if stage.run is not None]
 
 
 def _committed(context: Context, stage: Stage) -> dict[str, dict[datetime.date, PartitionManifest]]:
@@ -199,7 +195,7 @@ def _missing(context: Context, sample_days: Sequence[datetime.date]) -> list[Sta
     if not sample_days:
         return []
     found = []
-    for stage in _daily_stages():
+    for stage in sample_stages():
         committed = _committed(context, stage)
         needed_by = {
             day: sample_day

@@ -15,6 +15,11 @@ def tile_table(entity: Entity) -> str:
     return f"tiles_{entity}"
 
 
+def serving_table(entity: Entity) -> str:
+    """What a server must know of an entity as of a day."""
+    return f"serving_{entity}"
+
+
 def profile_table(entity: Entity) -> str:
     """Window features of an entity as of a day."""
     return f"profiles_{entity}"
