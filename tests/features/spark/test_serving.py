@@ -87,9 +87,21 @@ def test_one_row_per_key_of_any_part_with_defaults_ids_and_the_newest_actions(sp
         ],
         vocabularies={"user_id": spark.createDataFrame([(2, 17)], "key bigint, id int")},
     )
-    nothing = {"watched_at": [], "watched_anchor": [], "watched_time": [], "gifted_at": [], "gifted_coins": []}
-    common = {"dt": DAY, "newest_arrival": EVE, "id_user_id": 1, "user_enters_7d": 0, "user_city": ""} | nothing
-    watched = {"watched_at": [30, 20], "watched_anchor": [9, 8], "watched_time": [2500, 1]}
+    nothing: dict[str, object] = {
+        "watched_at": [],
+        "watched_anchor": [],
+        "watched_time": [],
+        "gifted_at": [],
+        "gifted_coins": [],
+    }
+    common: dict[str, object] = {
+        "dt": DAY,
+        "newest_arrival": EVE,
+        "id_user_id": 1,
+        "user_enters_7d": 0,
+        "user_city": "",
+    } | nothing
+    watched: dict[str, object] = {"watched_at": [30, 20], "watched_anchor": [9, 8], "watched_time": [2500, 1]}
     expected = [
         common | watched | {"user_id": 1, "user_enters_7d": 5, "gifted_at": [40], "gifted_coins": [66],
                             "last_action_at": 40},
