@@ -1,0 +1,66 @@
+"""SIGKILL a driver where it hurts: what was committed stays readable, and the next run completes the same content."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pipeline.run import compute_samples
+from tests.chaos.trials import DAY, Chaos, Point, State, draw
+from tests.small_world import context_of
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+pytestmark = [pytest.mark.spark, pytest.mark.timeout(600)]
+
+
+@pytest.fixture
+def chaos(spark: SparkSession, tmp_path: Path) -> Iterator[Chaos]:
+    started = Chaos(spark, tmp_path)
+    yield started
+    started.close()
+
+
+def test_killed_drivers_leave_all_readable_and_are_made_good(chaos: Chaos, spark: SparkSession) -> None:
+    raw = chaos.raw_alone()
+    undisturbed = chaos.copy(raw, "undisturbed")
+    compute_samples(context_of(spark, undisturbed), [DAY], lambda _: None)
+    state = chaos.state("raw alone", raw, undisturbed)
+    early = chaos.trial(state, Point(step=3, moment="after"))
+    late = chaos.trial(state, Point(step=40, moment="before"))
+    assert early is not None
+    assert late is not None
+    assert (early.problems, late.problems) == ((), ())
+    assert early.committed == 0 < late.committed < len(state.digests)
+    assert "/leases/" in early.last_step
+
+
+def test_a_partition_that_was_spoilt_is_found(chaos: Chaos, spark: SparkSession) -> None:
+    folder = chaos.raw_alone()
+    compute_samples(context_of(spark, folder), [DAY], lambda _: None)
+    assert chaos.look(folder)[2] == []
+    chaos.forget()
+    spoilt, other = sorted((folder / "tiles_user" / "data").rglob("*.parquet"))[:2]
+    spoilt.write_bytes(other.read_bytes())
+    assert "tiles_user cannot be read: " in chaos.look(folder)[2][0], "Hadoop keeps a checksum beside each file"
+    spoilt.with_name(f".{spoilt.name}.crc").unlink()
+    (problem,) = chaos.look(folder)[2]
+    assert "tiles_user/dt=" in problem
+    assert "its rows have another digest than its manifest" in problem
+    other.unlink()
+    assert "is named by a manifest and not there" in chaos.look(folder)[2][0]
+
+
+def test_half_of_the_points_are_steps_and_all_lie_in_the_run(tmp_path: Path) -> None:
+    state = State(name="", folder=tmp_path, digests={}, generations={}, steps=9, seconds=4.0)
+    rng = random.Random(1)
+    points = [draw(rng, state) for _ in range(200)]
+    steps = {point.step for point in points if point.step is not None}
+    assert steps == set(range(1, 10))
+    assert all(0 <= point.seconds <= 4 for point in points if point.seconds is not None)
+    assert 70 < sum(point.step is None for point in points) < 130
