@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks what needs Spark, so that `make test-spark4` can pick it; keeps together what shares a fixture.
 
-    Processes of pytest-xdist deal out groups: files, as their fixtures are made once per file, and all of e2e, which
-    shares a demo and a cluster.
+    First, for pytest-xdist reads the groups in the same hook. Its processes deal out groups: files, as their fixtures
+    are made once per file, and all of e2e, which shares a demo and a cluster.
     """
     for item in items:
         folder = item.path.parent.name
