@@ -26,34 +26,27 @@ def chaos(spark: SparkSession, tmp_path: Path) -> Iterator[Chaos]:
     started.close()
 
 
-def test_killed_drivers_leave_all_readable_and_are_made_good(chaos: Chaos, spark: SparkSession) -> None:
+def test_a_killed_driver_leaves_all_readable_and_is_made_good(chaos: Chaos, spark: SparkSession) -> None:
     raw = chaos.raw_alone()
     undisturbed = chaos.copy(raw, "undisturbed")
     compute_samples(context_of(spark, undisturbed), [DAY], lambda _: None)
     state = chaos.state("raw alone", raw, undisturbed)
-    early = chaos.trial(state, Point(step=3, moment="after"))
-    late = chaos.trial(state, Point(step=40, moment="before"))
-    assert early is not None
-    assert late is not None
-    assert (early.problems, late.problems) == ((), ())
-    assert early.committed == 0 < late.committed < len(state.digests)
-    assert "/leases/" in early.last_step
+    trial = chaos.trial(state, Point(step=40, moment="before"))
+    assert trial is not None
+    assert trial.problems == ()
+    assert 0 < trial.committed < len(state.digests)
 
-
-def test_a_partition_that_was_spoilt_is_found(chaos: Chaos, spark: SparkSession) -> None:
-    folder = chaos.raw_alone()
-    compute_samples(context_of(spark, folder), [DAY], lambda _: None)
-    assert chaos.look(folder)[2] == []
+    # What would have been found, had a partition been spoilt.
     chaos.forget()
-    spoilt, other = sorted((folder / "tiles_user" / "data").rglob("*.parquet"))[:2]
+    spoilt, other = sorted((undisturbed / "tiles_user" / "data").rglob("*.parquet"))[:2]
     spoilt.write_bytes(other.read_bytes())
-    assert "tiles_user cannot be read: " in chaos.look(folder)[2][0], "Hadoop keeps a checksum beside each file"
+    assert "tiles_user cannot be read: " in chaos.look(undisturbed)[2][0], "Hadoop keeps a checksum beside each file"
     spoilt.with_name(f".{spoilt.name}.crc").unlink()
-    (problem,) = chaos.look(folder)[2]
+    (problem,) = chaos.look(undisturbed)[2]
     assert "tiles_user/dt=" in problem
     assert "its rows have another digest than its manifest" in problem
     other.unlink()
-    assert "is named by a manifest and not there" in chaos.look(folder)[2][0]
+    assert "is named by a manifest and not there" in chaos.look(undisturbed)[2][0]
 
 
 def test_half_of_the_points_are_steps_and_all_lie_in_the_run(tmp_path: Path) -> None:
