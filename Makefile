@@ -14,9 +14,9 @@ DATA ?=
 OUT ?= build/demo
 # More arguments for pytest: make test ARGS="-k feed -x"
 ARGS ?=
-# Processes that share the tests: Spark jobs this small wait more than they compute. Tests on one demo stay together.
+# Processes that share the tests: Spark jobs this small wait more than they compute.
 PYTEST_WORKERS ?= 2
-PYTEST_ARGS = -n $(PYTEST_WORKERS) --dist loadgroup $(ARGS)
+PYTEST_ARGS = -n $(PYTEST_WORKERS) --dist loadfile $(ARGS)
 ifdef PYTHON
 export PYTHON
 endif

@@ -18,16 +18,9 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks what needs Spark, so that `make test-spark4` can pick it; keeps together what shares a fixture.
-
-    First, for pytest-xdist reads the groups in the same hook. Its processes deal out groups: files, as their fixtures
-    are made once per file, and all of e2e, which shares a demo and a cluster.
-    """
+    """Marks what needs Spark, so that `make test-spark4` can pick it."""
     for item in items:
-        folder = item.path.parent.name
-        item.add_marker(pytest.mark.xdist_group(folder if folder == "e2e" else str(item.path)))
         if "spark" in getattr(item, "fixturenames", ()):
             item.add_marker("spark")
 

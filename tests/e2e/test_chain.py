@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import datetime
 import re
 from pathlib import Path
 
 import pytest
 
+from pipeline.tables import Warehouse
+from pipeline.trainset import load
 from tests.e2e.demo import LAST_DAY, MODELS, NEXT_RUN, SET, Demo
 from tests.e2e.short_runs import limelight
+from tests.e2e.standalone_cluster import Cluster, shown
 
 pytestmark = [pytest.mark.horovod, pytest.mark.timeout(900)]
 
@@ -75,3 +79,26 @@ def test_the_next_day_starts_warm_and_may_be_taken_back(demo: Demo) -> None:
         assert word in shown
     told = limelight(demo.conf, ["rollback", "deepfm", "--why", "test", "--yes", *warehouse])
     assert "deepfm: version 1 is champion" in told
+
+
+@pytest.mark.cluster
+def test_a_train_set_and_a_verdict_made_on_a_cluster_are_those_made_locally(
+    cluster: Cluster, archive: Path, demo: Demo
+) -> None:
+    places = ["--warehouse", str(demo.out / "warehouse"), "--conf-dir", str(demo.conf), "--place", "local", *SET]
+    date = str(LAST_DAY + datetime.timedelta(days=1))
+    built = cluster.submit("jobs/trainset.py", [*places, "--date", date, "--name", "submitted"], py_files=archive)
+    assert built.returncode == 0, shown(built)
+    warehouse = Warehouse(str(demo.out / "warehouse"))
+    submitted, local = (load(warehouse, name)[0] for name in ("submitted", f"full-{date}"))
+    same = {"name": "", "splits": {}}
+    # The booster too: XGBoost fitted it on two executors here, and on two threads there.
+    assert submitted.model_copy(update=same) == local.model_copy(update=same)
+    for split, part in local.splits.items():
+        assert submitted.splits[split].rows == part.rows
+    for model in MODELS:
+        assert f"/runs/submitted/{model}" in built.stdout, "it says how every model is trained"
+
+    judged = cluster.submit("jobs/gate.py", [*places, "--trainset", f"full-{date}", "--model", "mmoe"])
+    assert judged.returncode == 0, shown(judged)
+    assert "champion_comparison" in judged.stdout

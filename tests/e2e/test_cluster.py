@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 from pathlib import Path
 
 import pytest
 
 from features.errors import ExitCode
-from pipeline.tables import Warehouse
-from pipeline.trainset import load
 from tests.e2e.conftest import WORKERS
-from tests.e2e.demo import LAST_DAY, MODELS, SET, Demo
 from tests.e2e.standalone_cluster import Cluster, shown
 from tests.small_world import SAMPLE_DAYS, TILE_DAYS, digests, raw_copy
 from tests.training.trainset_factory import write_trainset
@@ -45,29 +41,6 @@ def test_an_error_of_a_submitted_stage_is_its_exit_code(cluster: Cluster, archiv
     done = cluster.submit("jobs/tiles.py", arguments, py_files=archive)
     assert done.returncode == ExitCode.BAD_DATA, shown(done)
     assert "holds no raw day" in done.stdout, "spark-submit merges what the script says"
-
-
-@pytest.mark.horovod
-def test_a_train_set_and_a_verdict_made_on_a_cluster_are_those_made_locally(
-    cluster: Cluster, archive: Path, demo: Demo
-) -> None:
-    places = ["--warehouse", str(demo.out / "warehouse"), "--conf-dir", str(demo.conf), "--place", "local", *SET]
-    date = str(LAST_DAY + datetime.timedelta(days=1))
-    built = cluster.submit("jobs/trainset.py", [*places, "--date", date, "--name", "submitted"], py_files=archive)
-    assert built.returncode == 0, shown(built)
-    warehouse = Warehouse(str(demo.out / "warehouse"))
-    submitted, local = (load(warehouse, name)[0] for name in ("submitted", f"full-{date}"))
-    same = {"name": "", "splits": {}}
-    # The booster too: XGBoost fitted it on two executors here, and on two threads there.
-    assert submitted.model_copy(update=same) == local.model_copy(update=same)
-    for split, part in local.splits.items():
-        assert submitted.splits[split].rows == part.rows
-    for model in MODELS:
-        assert f"/runs/submitted/{model}" in built.stdout, "it says how every model is trained"
-
-    judged = cluster.submit("jobs/gate.py", [*places, "--trainset", f"full-{date}", "--model", "mmoe"])
-    assert judged.returncode == 0, shown(judged)
-    assert "champion_comparison" in judged.stdout
 
 
 @pytest.mark.horovod
