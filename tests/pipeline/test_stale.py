@@ -111,7 +111,8 @@ def test_a_corrected_raw_day_is_followed_to_all_that_read_it_and_nothing_else_is
     before, counted = digests(copy), generations(copy)
     add_action(copy, arrived=CHANGED_DAY, happened=datetime.timedelta(0))
     plan = find_stale(context_of(spark, copy))
-    tiles = {name for name in before if name.startswith("tiles") and name.endswith(str(CHANGED_DAY))}
+    # Air time is told by rooms, not by actions.
+    tiles = {f"tiles_{entity}/dt={CHANGED_DAY}" for entity in ("user", "anchor", "user_category", "user_anchor")}
     assert tiles <= names(plan, Kind.CHANGED)
     assert {name for name in before if name.startswith(("profiles", "samples"))} <= names(plan)
     first = plan.partitions[0]
