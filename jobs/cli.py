@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 import yaml
@@ -13,6 +13,9 @@ from rich.table import Table
 
 from features.errors import ConfError, ExitCode
 from jobs.console import Steps, console, people_first
+
+if TYPE_CHECKING:
+    from training.registry import Registry
 
 app = typer.Typer(
     name="limelight",
@@ -253,43 +256,30 @@ def serving(
         serve(warehouse, date, place, overrides, force=force)
 
 
+ModelName = Annotated[str, typer.Argument(help="Name of the model in the registry.")]
+Why = Annotated[str, typer.Option(help="For the history.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+
 @app.command()
 def rollback(
-    model: Annotated[str, typer.Argument(help="Name of the model in the registry.")],
-    why: Annotated[str, typer.Option(help="For the history.")],
-    warehouse: Warehouse = DEFAULT_WAREHOUSE,
-    place: Place = "local",
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    model: ModelName, why: Why, warehouse: Warehouse = DEFAULT_WAREHOUSE, place: Place = "local", yes: Yes = False
 ) -> None:
     """Make the champion's predecessor champion again."""
-    from jobs.settings import Settings
-    from training.registry import Registry
-
     with people_first():
-        registry = Registry.open(*Settings.load(place).tracking(warehouse))
-        if not yes:
-            _show_versions(registry, model)
-            typer.confirm(f"Make the predecessor of {model}'s champion champion again?", abort=True)
+        registry = _registry_to_change(
+            model, f"Make the predecessor of {model}'s champion champion again?", warehouse, place, yes=yes
+        )
         console.print(f"[green]✓[/] {model}: version {registry.rollback(model, why=why)} is champion")
 
 
 @app.command()
 def withdraw(
-    model: Annotated[str, typer.Argument(help="Name of the model in the registry.")],
-    why: Annotated[str, typer.Option(help="For the history.")],
-    warehouse: Warehouse = DEFAULT_WAREHOUSE,
-    place: Place = "local",
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    model: ModelName, why: Why, warehouse: Warehouse = DEFAULT_WAREHOUSE, place: Place = "local", yes: Yes = False
 ) -> None:
     """Leave a model without a champion: its next candidate passes by the floors alone."""
-    from jobs.settings import Settings
-    from training.registry import Registry
-
     with people_first():
-        registry = Registry.open(*Settings.load(place).tracking(warehouse))
-        if not yes:
-            _show_versions(registry, model)
-            typer.confirm(f"Leave {model} without a champion?", abort=True)
+        registry = _registry_to_change(model, f"Leave {model} without a champion?", warehouse, place, yes=yes)
         version = registry.withdraw(model, why=why)
         console.print(f"[green]✓[/] {model}: version {version} is withdrawn; there is no champion")
 
@@ -372,12 +362,17 @@ def demo(
         raise typer.Exit(run_demo(source, data, out, place, overrides, impressions))
 
 
-def _show_versions(registry: object, model: str) -> None:
+def _registry_to_change(model: str, question: str, warehouse: str, place: str, *, yes: bool) -> Registry:
+    """The registry, once the user has seen the model's versions and agreed; `yes` does not ask."""
+    from jobs.settings import Settings
     from jobs.status import version_table
     from training.registry import Registry
 
-    assert isinstance(registry, Registry)
-    console.print(version_table(registry, [model]))
+    registry = Registry.open(*Settings.load(place).tracking(warehouse))
+    if not yes:
+        console.print(version_table(registry, [model]))
+        typer.confirm(question, abort=True)
+    return registry
 
 
 if __name__ == "__main__":
