@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -42,7 +43,7 @@ SHOWN_COLUMNS = ("impression_id", "user_id", "ts")
 ROOM_COLUMNS = ("room_id", "started_at", "ended_at", "category")
 
 
-class CarriedDay:
+class CarriedDay(ABC):
     """One new day of a group of families.
 
     Attributes:
@@ -62,21 +63,21 @@ class CarriedDay:
         """As if a partition had never been computed."""
         shutil.rmtree(self.warehouse / table / "manifests" / day_partition(day), ignore_errors=True)
 
+    @abstractmethod
     def prepare(self) -> None:
         """Make what the day before has left, if it is not there; forget what `run` makes."""
-        raise NotImplementedError
 
+    @abstractmethod
     def run(self) -> None:
         """One new day."""
-        raise NotImplementedError
 
+    @abstractmethod
     def outputs(self) -> Mapping[str, DataFrame]:
         """Family → its features of the day, as `run` has left them."""
-        raise NotImplementedError
 
+    @abstractmethod
     def least_bytes(self) -> int:
         """Column chunks that nobody can do without: the day's raw rows, the touched state, what leaves a window."""
-        raise NotImplementedError
 
     def raw_bytes(self, table: str, columns: tuple[str, ...], days: Iterable[dt.date]) -> int:
         """Column chunks of raw days."""
