@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -40,7 +40,9 @@ class PartitionManifest(BaseModel):
     `inputs` maps "table/partition" to the content digest (raw: listing digest) that was read; `checks` is None where
     none were made, and in manifests from before there were any. A carried partition (docs/commit.md) lists the files of
     another one and a delta: `carried_from` is that one's name, and `stored_rows` are the rows in all files, of which
-    `rows` are what they amount to; both are None in others.
+    `rows` are what they amount to; both are None in others. `meanings` are those of `pipeline.meanings`, in the order
+    of the columns; `same_rows_as` are the digests of contents that this one replaced and kept columns of: the same
+    rows, and the same values where both have a column of one meaning. Both are empty in older manifests.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -57,6 +59,8 @@ class PartitionManifest(BaseModel):
     inputs: Mapping[str, str] = Field(default_factory=dict)
     code: str = UNKNOWN
     conf: str = UNKNOWN
+    meanings: Mapping[str, str] = Field(default_factory=dict)
+    same_rows_as: tuple[str, ...] = ()
     counts: Mapping[str, int] = Field(default_factory=dict)
     checks: BorderChecks | None = None
     created_at: datetime.datetime
@@ -66,13 +70,16 @@ class PartitionManifest(BaseModel):
 class Provenance:
     """What goes into the manifest beside the data.
 
-    `inputs` is asked once per day: the input partitions of that day with their digests. `border` are the rules that
-    rows are checked by while they are written; None checks nothing.
+    `inputs` and `same_rows_as` are asked once per day: the input partitions of that day with their digests, the
+    contents whose columns it kept. `border` are the rules that rows are checked by while they are written; None checks
+    nothing.
     """
 
     inputs: Mapping[datetime.date, Mapping[str, str]]
     code: str = UNKNOWN
     conf: str = UNKNOWN
+    meanings: Mapping[str, str] = field(default_factory=dict)
+    same_rows_as: Mapping[datetime.date, tuple[str, ...]] = field(default_factory=dict)
     border: BorderRules | None = None
 
 
