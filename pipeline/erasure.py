@@ -204,7 +204,7 @@ class Eraser:
                     "files": files,
                     "rows": manifest.rows - gone.rows,
                     "stored_rows": stored,
-                    "digest": digest_without(manifest.digest, gone),
+                    "digest": (Keys.of_digest(manifest.digest) - gone).digest(),
                     "created_at": datetime.datetime.now(datetime.UTC),
                 }
                 made.append(manifest.model_copy(update=update))
@@ -273,10 +273,3 @@ def _in_place_of(file: DataFile, rewritten_to: tuple[str, int, int] | None) -> D
         return file
     path, rows, size = rewritten_to
     return file.model_copy(update={"path": path, "rows": rows, "bytes": size})
-
-
-def digest_without(digest: str, removed: Keys) -> str:
-    """A content digest (rows and two sums of hashes, see `pipeline.observed`) less some rows'."""
-    rows, high, low = (int(part, 16) for part in digest.split("-"))
-    parts = (rows - removed.rows, high - removed.high, low - removed.low)
-    return "-".join(f"{part & 0xFFFFFFFFFFFFFFFF:x}" for part in parts)

@@ -17,12 +17,13 @@ from __future__ import annotations
 import datetime
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 from pyspark.sql import Column, DataFrame, Observation
 from pyspark.sql import functions as F
 
+from features.spark.row_hash import HALVES
 from pipeline.binning import FIRST_BIN, Binning, Judged, bin_count, bin_sql, sampled_bin_sql
 from pipeline.check_plan import TablePlan
 from pipeline.checks import DaySeen
@@ -36,20 +37,38 @@ _CHOSEN = "slot_chosen"
 
 @dataclass(frozen=True, kw_only=True)
 class Keys:
-    """Rows of a day, and an order-free sum over the hashes of their keys.
+    """Rows of a day, and an order-free sum over the hashes of their keys (`features.spark.row_hash`).
 
     Equal for two sets of rows exactly when each key is there as often in one as in the other (but for a chance of
-    2^-64): if the keys of one are unique, so are those of the other, and none is lost.
+    2^-64): if the keys of one are unique, so are those of the other, and none is lost. Over all columns it is the
+    content digest of a partition, and it follows what is added and taken out without reading the rest.
     """
 
     rows: int = 0
     high: int = 0
     low: int = 0
 
+    @classmethod
+    def of_digest(cls, digest: str) -> Self:
+        """The sums that a digest was written from."""
+        rows, high, low = (int(part, 16) for part in digest.split("-"))
+        return cls(rows=rows, high=high, low=low)
+
+    def digest(self) -> str:
+        """As manifests have it."""
+        return "-".join(f"{part & 0xFFFFFFFFFFFFFFFF:x}" for part in (self.rows, self.high, self.low))
+
+    def __add__(self, other: Self) -> Self:
+        return replace(self, rows=self.rows + other.rows, high=self.high + other.high, low=self.low + other.low)
+
+    def __sub__(self, other: Self) -> Self:
+        return replace(self, rows=self.rows - other.rows, high=self.high - other.high, low=self.low - other.low)
+
 
 def keys_of(frame: DataFrame, day_column: str, keys: Sequence[str]) -> dict[datetime.date, Keys]:
     """The keys of every day of some rows; a Spark job."""
-    sums = [half.alias(name) for name, half in _hash_sums(F.lit(True), F.xxhash64(*[F.col(name) for name in keys]))]
+    key_hash = F.xxhash64(*[F.col(name) for name in keys])
+    sums = [F.sum(half(key_hash)).alias(name) for name, half in HALVES.items()]
     found = frame.groupBy(F.col(day_column).alias("day")).agg(F.count(F.lit(1)).alias("rows"), *sums).collect()
     return {row["day"]: Keys(rows=row["rows"], high=row["high"], low=row["low"]) for row in found}
 
@@ -140,32 +159,25 @@ def observed_columns(
         here = F.col(day_column) == F.lit(day)
         expressions += [
             F.count(F.when(here, F.lit(1))).alias(f"rows_{index}"),
-            *(half.alias(f"{name}_{index}") for name, half in _hash_sums(here, row_hash)),
+            *(F.sum(F.when(here, half(row_hash))).alias(f"{name}_{index}") for name, half in HALVES.items()),
             *(F.sum(F.when(here, F.col(name))).alias(f"{name}_{index}") for name in counted),
         ]
     return expressions
 
 
-def _hash_sums(here: Column, row_hash: Column) -> list[tuple[str, Column]]:
-    """Two 32-bit halves: their sums stay exact in 64 bits up to 2^31 rows a day."""
-    high = F.when(here, F.shiftrightunsigned(row_hash, 32))
-    low = F.when(here, row_hash.bitwiseAND(F.lit(0xFFFFFFFF)))
-    return [("high", F.sum(high)), ("low", F.sum(low))]
-
-
 def content_digest(observed: Mapping[str, int | None], index: int) -> str:
     """Order-free digest of a day's rows."""
-    parts = [int(observed[f"{name}_{index}"] or 0) for name in ("rows", "high", "low")]
-    return "-".join(f"{part & 0xFFFFFFFFFFFFFFFF:x}" for part in parts)
+    rows, high, low = (int(observed[f"{name}_{index}"] or 0) for name in ("rows", "high", "low"))
+    return Keys(rows=rows, high=high, low=low).digest()
 
 
 def key_columns(days: Sequence[datetime.date], day_column: str, keys: Sequence[str]) -> list[Column]:
     """Per day: two order-free sums of key hashes."""
     key_hash = F.xxhash64(*[F.col(name) for name in keys])
     return [
-        half.alias(f"key_{name}_{index}")
+        F.sum(F.when(F.col(day_column) == F.lit(day), half(key_hash))).alias(f"key_{name}_{index}")
         for index, day in enumerate(days)
-        for name, half in _hash_sums(F.col(day_column) == F.lit(day), key_hash)
+        for name, half in HALVES.items()
     ]
 
 

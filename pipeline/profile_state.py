@@ -9,8 +9,7 @@ with the deltas; a partition has the same one whichever way it was made.
 from __future__ import annotations
 
 import datetime
-import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pyspark.sql import Observation
@@ -18,13 +17,13 @@ from pyspark.sql import functions as F
 
 from features.errors import DataError, Problem
 from features.spark.carried import DIGEST_CHANGES, merged_state
-from features.spark.ops import DAY
-from features.spark.window_state import as_features, state_layout
+from features.spark.ops import DAY, zero
+from features.spark.window_state import StateLayout, as_features, state_layout
 from pipeline.context import Context
+from pipeline.freshness import Standing
 from pipeline.manifests import PartitionManifest, Provenance, day_partition
 from pipeline.observed import Keys
 from pipeline.stages.names import profile_table
-from pipeline.tables import FOLDER_COLUMN
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -45,14 +44,24 @@ def read_features(context: Context, entity: Entity, days: Sequence[datetime.date
     return as_features(entity, context.catalog, state_of(context, entity, manifests))
 
 
-def state_of(context: Context, entity: Entity, manifests: Mapping[datetime.date, PartitionManifest]) -> DataFrame:
+def state_of(
+    context: Context,
+    entity: Entity,
+    manifests: Mapping[datetime.date, PartitionManifest],
+    layout: StateLayout | None = None,
+) -> DataFrame:
     """day, keys..., state columns: one row per key and day, of these partitions.
 
+    Args:
+        layout: of the columns to read; all that the catalog wants, by default.
+
     Raises:
-        DataError: when they were written with different columns.
+        DataError: when they were written with different columns, or lack some.
     """
-    layout, table = state_layout(entity, context.catalog), profile_table(entity)
-    context.warehouse.schema_of(table, manifests)
+    layout, table = layout or state_layout(entity, context.catalog), profile_table(entity)
+    stored = {name for name, _ in context.warehouse.schema_of(table, manifests)}
+    if lacking := [name for name in layout.columns if name not in stored]:
+        raise DataError([_lacking_problem(table, manifests, lacking)])
     bases = {day: manifest for day, manifest in manifests.items() if manifest.carried_from is None}
     layered = [day for day in manifests if day not in bases]
     columns = [DAY, *layout.keys, *layout.columns]
@@ -60,15 +69,39 @@ def state_of(context: Context, entity: Entity, manifests: Mapping[datetime.date,
     if bases or not layered:
         parts.append(context.warehouse.read_files(context.spark, table, bases or manifests).select(*columns))
     if layered:
-        rows = [read_layers(context, entity, manifests[day]).withColumn(AS_OF, F.lit(day)) for day in layered]
+        rows = [read_layers(context, entity, manifests[day], layout).withColumn(AS_OF, F.lit(day)) for day in layered]
         merged = merged_state(layout, _union(rows), [AS_OF, *layout.keys])
         parts.append(merged.withColumnRenamed(AS_OF, DAY).select(*columns))
     return _union(parts)
 
 
-def read_layers(context: Context, entity: Entity, manifest: PartitionManifest) -> DataFrame:
+def widened_state(
+    context: Context, entity: Entity, standing: Mapping[datetime.date, Standing], added: DataFrame | None
+) -> DataFrame:
+    """The state of some days as the catalog wants it: stored columns that stand, and others beside them.
+
+    Args:
+        standing: partitions that keep the same columns and lack the same ones.
+        added: day, keys..., at least the columns that they lack (a key that is not in it has nothing in their windows);
+            None where they lack none.
+
+    Returns:
+        As `features.spark.profiles.profile_state`.
+    """
+    layout, (first, *_) = state_layout(entity, context.catalog), standing.values()
+    manifests = {day: found.manifest for day, found in standing.items()}
+    state, keys = state_of(context, entity, manifests, layout.only(first.kept)), [DAY, *layout.keys]
+    if added is not None:
+        state = state.join(added.select(*keys, *first.computed), on=keys, how="left")
+    sums = [F.coalesce(F.col(column.name), zero()).alias(column.name) for column in layout.sums]
+    return state.select(*keys, *sums, *layout.tops)
+
+
+def read_layers(
+    context: Context, entity: Entity, manifest: PartitionManifest, layout: StateLayout | None = None
+) -> DataFrame:
     """Every row of a partition's base and deltas; `day` is when it was written."""
-    layout = state_layout(entity, context.catalog)
+    layout = layout or state_layout(entity, context.catalog)
     day = datetime.date.fromisoformat(manifest.partition.removeprefix("dt="))
     rows = context.warehouse.read_files(context.spark, manifest.table, {day: manifest})
     return rows.select(DAY, *layout.keys, *layout.columns)
@@ -79,14 +112,15 @@ def write_base(
     entity: Entity,
     state: DataFrame,
     inputs: Mapping[datetime.date, Mapping[str, str]],
+    kept_of: Mapping[datetime.date, Standing] | None = None,
 ) -> list[PartitionManifest]:
-    """Commit the whole state of some days (those of `inputs`)."""
+    """Commit the whole state of some days (those of `inputs`); `kept_of` is what columns of it were copied from."""
     layout = state_layout(entity, context.catalog)
     written = context.warehouse.write_days(
         state,
         profile_table(entity),
         list(inputs),
-        context.provenance(inputs),
+        context.provenance(profile_table(entity), inputs, kept_of),
         day_column=DAY,
         hashed=(*layout.keys, *layout.columns),
     )
@@ -110,40 +144,26 @@ def write_delta(
         DataError: when the state below has other columns.
         HeldError: when another run holds the day, or has committed it meanwhile.
     """
-    warehouse, table, partition = context.warehouse, below.table, day_partition(day)
-    attempt = uuid.uuid4().hex[:12]
-    target = f"{warehouse.table_url(table)}/data/{attempt}"
-    provenance = context.provenance({day: inputs})
     seen = Observation()
     sums = (F.coalesce(F.sum(name), F.lit(0)).alias(name) for name in DIGEST_CHANGES)
     watched = rows.observe(seen, *sums).drop(*DIGEST_CHANGES)
     schema = tuple((field.name, field.dataType.simpleString()) for field in watched.schema.fields)
     if schema != below.schema_:
         raise DataError([_schema_problem(below, schema)])
-    with warehouse.lease(table, [partition], attempt) as lease:
-        before = warehouse.generations(table, partition)
-        watched.withColumn(FOLDER_COLUMN, F.col(DAY)).write.partitionBy(FOLDER_COLUMN).parquet(target)
-        lease.check()
-        written, _ = warehouse.written_files(table, target, layer=layers(below) + 1)
-        files = (*below.files, *written.get(day, ()))
-        rows_high_low = [old + int(seen.get[name]) for old, name in zip(_parts(below), DIGEST_CHANGES, strict=True)]
-        manifest = PartitionManifest(
-            table=table,
-            partition=partition,
-            generation=(before or [0])[-1] + 1,
-            attempt=attempt,
-            files=files,
-            rows=rows_high_low[0],
-            stored_rows=sum(file.rows for file in files),
-            carried_from=below.partition,
-            digest="-".join(f"{part:x}" for part in rows_high_low),
+    with context.warehouse.attempt(below.table, [day_partition(day)]) as attempt:
+        written, _ = attempt.write(watched, DAY, layer=layers(below) + 1)
+        more_rows, high, low = (int(seen.get[name]) for name in DIGEST_CHANGES)
+        now = Keys.of_digest(below.digest) + Keys(rows=more_rows, high=high, low=low)
+        manifest = attempt.manifest(
+            day,
+            context.provenance(below.table, {day: inputs}),
+            files=(*below.files, *written.get(day, ())),
+            rows=now.rows,
+            digest=now.digest(),
             schema=schema,
-            inputs=inputs,
-            code=provenance.code,
-            conf=provenance.conf,
-            created_at=datetime.datetime.now(datetime.UTC),
+            carried_from=below.partition,
         )
-        warehouse.commit([manifest])
+        context.warehouse.commit([manifest])
     return manifest
 
 
@@ -156,17 +176,22 @@ def compacted(context: Context, entity: Entity, manifest: PartitionManifest) -> 
     """
     layout = state_layout(entity, context.catalog)
     day = datetime.date.fromisoformat(manifest.partition.removeprefix("dt="))
-    rows, high, low = _parts(manifest)
     columns = (*layout.keys, *layout.columns)
     written = context.warehouse.write_days(
         state_of(context, entity, {day: manifest}),
         manifest.table,
         [day],
-        Provenance(inputs={day: manifest.inputs}, code=manifest.code, conf=manifest.conf),
+        Provenance(
+            inputs={day: manifest.inputs},
+            code=manifest.code,
+            conf=manifest.conf,
+            meanings=manifest.meanings,
+            same_rows_as={day: manifest.same_rows_as},
+        ),
         day_column=DAY,
         hashed=columns,
         key=columns,
-        expected={day: Keys(rows=rows, high=high, low=low)},
+        expected={day: Keys.of_digest(manifest.digest)},
     )
     return written[day]
 
@@ -183,10 +208,15 @@ def layers(manifest: PartitionManifest) -> int:
     return max((file.layer for file in manifest.files), default=0)
 
 
-def _parts(manifest: PartitionManifest) -> tuple[int, int, int]:
-    """Rows and the two sums of row hashes, out of a digest (`pipeline.observed.content_digest`)."""
-    rows, high, low = (int(part, 16) for part in manifest.digest.split("-"))
-    return rows, high, low
+def _lacking_problem(table: str, days: Iterable[datetime.date], lacking: Sequence[str]) -> Problem:
+    return Problem(
+        table=table,
+        day=f"{min(days)} … {max(days)}",
+        what="state lacks columns that the catalog wants",
+        count=len(lacking),
+        examples=lacking,
+        remedy="`limelight backfill --stale` adds them, and keeps the others",
+    )
 
 
 def _schema_problem(below: PartitionManifest, schema: Sequence[tuple[str, str]]) -> Problem:

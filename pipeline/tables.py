@@ -19,26 +19,25 @@ from __future__ import annotations
 import datetime
 import re
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
-
-import pyarrow.parquet as pq
 
 from features import storage
 from features.errors import DataError, HeldError, NotReadyError, Problem
+from pipeline.attempts import Attempt
 from pipeline.border import BorderChecks, PastDay
-from pipeline.footers import Span, column_spans, merged
 from pipeline.leases import Lease
 from pipeline.manifests import DataFile, PartitionManifest, Provenance, day_partition
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
+    from pipeline.check_plan import TablePlan
+    from pipeline.checks import DaySeen
     from pipeline.observed import Keys
 
 MANIFEST_PATTERN = re.compile(r"^manifest\.(\d{6})$")
-FOLDER_COLUMN = "written"  # Spark drops the column it partitions by, so it is a copy of the day
-SPLIT_COLUMN = "happened"
 
 
 class Warehouse:
@@ -184,73 +183,61 @@ class Warehouse:
             DataError: when a day has other rows than expected, or a border check stops it.
             HeldError: when another run holds a day, or has committed it meanwhile.
         """
-        from pyspark.sql import functions as F
-
         from pipeline.observed import Watch
 
-        attempt = uuid.uuid4().hex[:12]
-        target = f"{self.table_url(table)}/data/{attempt}"
-        border = provenance.border
         columns = tuple((name, sql_type) for name, sql_type in frame.dtypes if name not in counted)
-        plan = border.plan(table, columns) if border is not None else None
+        plan = provenance.border.plan(table, columns) if provenance.border is not None else None
         watch = Watch(frame, days, day_column=day_column, counted=counted, keys=key, hashed=hashed, plan=plan)
-        with self.lease(table, [day_partition(day) for day in days], attempt) as lease:
-            before = {day: self.generations(table, day_partition(day)) for day in days}
-            folders = {FOLDER_COLUMN: day_column} | ({SPLIT_COLUMN: split_by} if split_by else {})
-            rows = watch.rows.withColumns({folder: F.col(column) for folder, column in folders.items()})
-            rows.write.partitionBy(*folders).parquet(target)
-            lease.check()
-            files, spans = self.written_files(table, target)
-            checks: Mapping[datetime.date, BorderChecks] = {}
-            if border is not None and plan is not None:
-                checks = border.judge(plan, watch.seen(spans), lambda day: self._past_day(table, day))
-            manifests = {}
-            for index, day in enumerate(days):
-                manifests[day] = PartitionManifest(
-                    table=table,
-                    partition=day_partition(day),
-                    generation=(before[day] or [0])[-1] + 1,
-                    attempt=attempt,
-                    files=tuple(files.get(day, ())),
+        with self.attempt(table, [day_partition(day) for day in days]) as attempt:
+            files, spans = attempt.write(watch.rows, day_column, split_by=split_by)
+            checks = self.judged(provenance, plan, watch.seen(spans)) if plan is not None else {}
+            if expected is not None:
+                _check_keys(table, {day: (expected.get(day), watch.keys(index)) for index, day in enumerate(days)})
+            manifests = {
+                day: attempt.manifest(
+                    day,
+                    provenance,
+                    files=files.get(day, ()),
                     rows=watch.row_count(index),
                     digest=watch.digest(index),
                     schema=watch.schema,
-                    inputs=provenance.inputs.get(day, {}),
-                    code=provenance.code,
-                    conf=provenance.conf,
                     counts={**(counts or {}).get(day, {}), **watch.counts(index)},
                     checks=checks.get(day),
-                    created_at=datetime.datetime.now(datetime.UTC),
                 )
-            if expected is not None:
-                _check_keys(table, {day: (expected.get(day), watch.keys(index)) for index, day in enumerate(days)})
+                for index, day in enumerate(days)
+            }
             self.commit(manifests.values())
         return manifests
 
-    def written_files(
-        self, table: str, target: str, layer: int = 0
-    ) -> tuple[dict[datetime.date, list[DataFile]], dict[datetime.date, dict[str, Span]]]:
-        """Files of each day, and what their footers know of its columns."""
-        prefix = f"{self.table_url(table)}/"
-        entries = [e for e in storage.list_files(target, recursive=True) if e.name.endswith(".parquet")]
-        files: dict[datetime.date, list[DataFile]] = {}
-        spans: dict[datetime.date, dict[str, Span]] = {}
-        for entry in entries:
-            folders = dict(folder.split("=", 1) for folder in entry.name.split("/")[:-1])
-            day = datetime.date.fromisoformat(folders[FOLDER_COLUMN])
-            happened = datetime.date.fromisoformat(folders[SPLIT_COLUMN]) if SPLIT_COLUMN in folders else None
-            with storage.open_input(entry.url) as source:
-                metadata = pq.read_metadata(source)
-            found = DataFile(
-                path=entry.url.removeprefix(prefix),
-                rows=metadata.num_rows,
-                bytes=entry.size,
-                happened=happened,
-                layer=layer,
+    @contextmanager
+    def attempt(self, table: str, partitions: Sequence[str]) -> Iterator[Attempt]:
+        """An attempt at some partitions, while their lease is held.
+
+        Raises:
+            HeldError: on entering, when another live run holds one of them.
+        """
+        name = uuid.uuid4().hex[:12]
+        with self.lease(table, partitions, name) as lease:
+            committed = {partition: self.generations(table, partition) for partition in partitions}
+            yield Attempt(
+                name=name,
+                table=table,
+                table_url=self.table_url(table),
+                generations={partition: max(found, default=0) + 1 for partition, found in committed.items()},
+                lease=lease,
             )
-            files.setdefault(day, []).append(found)
-            spans[day] = merged([spans.get(day, {}), column_spans(metadata)])
-        return files, spans
+
+    def judged(
+        self, provenance: Provenance, plan: TablePlan, seen: Mapping[datetime.date, DaySeen]
+    ) -> dict[datetime.date, BorderChecks]:
+        """What the border checks find in days that were written, beside those committed before.
+
+        Raises:
+            DataError: when a finding stops a day.
+        """
+        if provenance.border is None:
+            return {}
+        return provenance.border.judge(plan, seen, lambda day: self._past_day(plan.table, day))
 
     def _past_day(self, table: str, day: datetime.date) -> PastDay | None:
         """A committed day with its border checks, to compare others with."""

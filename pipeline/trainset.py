@@ -10,8 +10,8 @@ Steps:
 from __future__ import annotations
 
 import datetime
-import uuid
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -26,6 +26,7 @@ from features.manifest import Split, SplitName, TrainSet
 from features.schema import Catalog, label_name, mask_name
 from pipeline import artefacts
 from pipeline.artefacts import Artefacts
+from pipeline.attempts import Attempt
 from pipeline.config import PipelineConf, TrainDays
 from pipeline.manifests import DataFile, PartitionManifest, day_partition
 from pipeline.pack import PackPlan, pack
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
 
 Report = Callable[[str], None]
+SplitDays = Mapping[SplitName, tuple[datetime.date, ...]]
 
 
 def trainset_partition(name: str) -> str:
@@ -56,6 +58,15 @@ def load(warehouse: Warehouse, name: str) -> tuple[TrainSet, str]:
         raise NotReadyError([Problem(table=TRAINSETS, what=f"there is no train set {name!r}", remedy=remedy)])
     root = f"{warehouse.table_url(TRAINSETS)}/data/{found.attempt}"
     return TrainSet.model_validate_json(storage.read_bytes(f"{root}/{names.TRAINSET_FILE}")), root
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChosenTasks:
+    """What the models of a train set learn; `left_out` and `unjudged` say why, as in `TrainSet`."""
+
+    tasks: tuple[names.Task, ...]
+    left_out: Mapping[str, str]
+    unjudged: Mapping[str, str] = field(default_factory=dict)
 
 
 class TrainSetBuilder:
@@ -89,52 +100,41 @@ class TrainSetBuilder:
         Returns:
             The train set and the URL of its folder.
         """
-        attempt = uuid.uuid4().hex[:12]
-        root = f"{self._warehouse.table_url(TRAINSETS)}/data/{attempt}"
-        with self._warehouse.lease(TRAINSETS, [trainset_partition(name)], attempt) as lease:
-            before = self._warehouse.generations(TRAINSETS, trainset_partition(name))
+        split_days: SplitDays = {"train": days.train, "valid": days.valid, "gate": (days.gate,)}
+        with self._warehouse.attempt(TRAINSETS, [trainset_partition(name)]) as attempt:
             report("counting labels")
-            split_days: dict[SplitName, tuple[datetime.date, ...]] = {
-                "train": days.train,
-                "valid": days.valid,
-                "gate": (days.gate,),
-            }
-            every = [day for its_days in split_days.values() for day in its_days]
-            counts = count_labels(self._warehouse.read_days(self._spark, SAMPLES, every), self._catalog, split_days)
+            counts = self._count(split_days)
             lender = load(self._warehouse, previous) if previous else None
-            tasks, left_out = choose_tasks(counts["gate"], self._catalog, self._conf.tasks, self._source)
-            unjudged: Mapping[str, str] = {}
-            if warm and lender is not None:
-                trained = {task.name for task in lender[0].tasks}
-                unjudged = {task: why for task, why in left_out.items() if task in trained}
-                tasks, left_out = lender[0].tasks, dict(lender[0].left_out)
+            chosen = self._choose(counts["gate"], lender[0] if lender and warm else None)
             report("fitting vocabularies, normaliser and booster")
             samples = self._warehouse.read_days(self._spark, SAMPLES, (*days.fit, *days.train))
             fitted = artefacts.fit(samples, self._catalog, self._conf, days, lender)
-            draft = self._describe(name, fitted, tasks, left_out, days)
-            draft = draft.model_copy(update={"unjudged": unjudged})
-            self._write_artefacts(root, draft, fitted)
+            draft = self._describe(name, fitted, chosen, days)
+            self._write_artefacts(attempt.url, draft, fitted)
             splits: dict[SplitName, Split] = {}
             for split, its_days in split_days.items():
-                if not its_days:
-                    splits[split] = Split(days=(), files=(), rows=0)
-                    continue
                 report(f"encoding the {split} split")
-                splits[split] = self._export(split, its_days, counts[split], draft, fitted, root)
+                splits[split] = self._export(split, its_days, counts[split], draft, fitted, attempt.url)
             trainset = TrainSet.model_validate(draft.model_dump() | {"splits": splits})
-            storage.write_bytes(f"{root}/{names.TRAINSET_FILE}", trainset.model_dump_json(indent=1).encode())
-            lease.check()
-            self._commit(trainset, attempt, generation=(before or [0])[-1] + 1)
-        return trainset, root
+            storage.write_bytes(f"{attempt.url}/{names.TRAINSET_FILE}", trainset.model_dump_json(indent=1).encode())
+            attempt.lease.check()
+            self._commit(trainset, attempt)
+        return trainset, attempt.url
 
-    def _describe(
-        self,
-        name: str,
-        fitted: Artefacts,
-        tasks: tuple[names.Task, ...],
-        left_out: Mapping[str, str],
-        days: TrainDays,
-    ) -> TrainSet:
+    def _count(self, split_days: SplitDays) -> Mapping[SplitName, Counts]:
+        every = [day for its_days in split_days.values() for day in its_days]
+        return count_labels(self._warehouse.read_days(self._spark, SAMPLES, every), self._catalog, split_days)
+
+    def _choose(self, gate: Counts, continued: TrainSet | None) -> ChosenTasks:
+        """Tasks that the gate day can judge; those of the train set that is continued, whether it can or not."""
+        tasks, left_out = choose_tasks(gate, self._catalog, self._conf.tasks, self._source)
+        if continued is None:
+            return ChosenTasks(tasks=tasks, left_out=left_out)
+        trained = {task.name for task in continued.tasks}
+        unjudged = {task: why for task, why in left_out.items() if task in trained}
+        return ChosenTasks(tasks=continued.tasks, left_out=continued.left_out, unjudged=unjudged)
+
+    def _describe(self, name: str, fitted: Artefacts, chosen: ChosenTasks, days: TrainDays) -> TrainSet:
         position = self._catalog.position()
         digests = {
             f"{SAMPLES}/{manifest.partition}": manifest.digest
@@ -154,8 +154,9 @@ class TrainSetBuilder:
             sequences=fitted.sequences,
             positions=artefacts.position_size(position),
             leaves=fitted.leaves,
-            tasks=tasks,
-            left_out=dict(left_out),
+            tasks=chosen.tasks,
+            left_out=dict(chosen.left_out),
+            unjudged=dict(chosen.unjudged),
             splits={},
             lineage=digests,
             seen_until=max(*days.train, *days.valid).isoformat(),
@@ -181,6 +182,8 @@ class TrainSetBuilder:
         fitted: Artefacts,
         root: str,
     ) -> Split:
+        if not days:
+            return Split(days=(), files=(), rows=0)
         samples = self._warehouse.read_days(self._spark, SAMPLES, days)
         manifests = self._warehouse.require(SAMPLES, days)
         kept = self._downsample(samples, draft.tasks) if split == "train" else samples
@@ -218,17 +221,18 @@ class TrainSetBuilder:
         weighted = samples.withColumns(weights)
         return weighted.where(F.greatest(*[F.col(name) for name in weights], F.lit(0.0)) > 0)
 
-    def _commit(self, trainset: TrainSet, attempt: str, generation: int) -> None:
+    def _commit(self, trainset: TrainSet, attempt: Attempt) -> None:
+        partition = trainset_partition(trainset.name)
         rows = {split: part.rows for split, part in trainset.splits.items()}
         self._warehouse.commit(
             [
                 PartitionManifest(
                     table=TRAINSETS,
-                    partition=trainset_partition(trainset.name),
-                    generation=generation,
-                    attempt=attempt,
+                    partition=partition,
+                    generation=attempt.generations[partition],
+                    attempt=attempt.name,
                     files=tuple(
-                        DataFile(path=f"data/{attempt}/{file.path}", rows=sum(file.row_groups), bytes=0)
+                        DataFile(path=f"{attempt.path}/{file.path}", rows=sum(file.row_groups), bytes=0)
                         for part in trainset.splits.values()
                         for file in part.files
                     ),

@@ -118,35 +118,36 @@ class Registry:
             DataError: if the folder is not complete, or the verdict is about another model.
         """
         verdict.require_pass()
-        contents = verify(folder)
+        digest = verify(folder).digest()
         if verdict.model != name:
             remedy = "Publish a model with the verdict that was reached about it"
             raise DataError([Problem(what=f"the verdict is about {verdict.model}, not about {name}", remedy=remedy)])
         run = run_id or self._new_run(name)
-        digest = contents.digest()
+        source = self._upload(run, folder, digest, verdict)
+        for key, value in (metrics or {}).items():
+            self._client.log_metric(run, key, value)
+        why = f"gate passed by rule {verdict.rule} on {verdict.day}"
+        version = self._register(name, run, source, digest, who=who or getpass.getuser(), why=why)
+        if run_id is None:
+            self._client.set_terminated(run)
+        self._move_alias(name, version)
+        return version
+
+    def _upload(self, run: str, folder: Path, digest: str, verdict: Verdict) -> str:
+        """Put a published folder and its verdict among a run's artefacts; the folder's URI there."""
         path = f"published/{digest[:16]}"  # by content: a second attempt overwrites with the same bytes
         self._client.log_artifacts(run, str(folder), path)
         self._client.log_text(run, verdict.model_dump_json(indent=1), f"{path}.{VERDICT_FILE}")
-        for key, value in (metrics or {}).items():
-            self._client.log_metric(run, key, value)
-        self._register(name)
+        return f"{self._client.get_run(run).info.artifact_uri}/{path}"
+
+    def _register(self, name: str, run: str, source: str, digest: str, *, who: str, why: str) -> str:
+        """A new version, which knows what it will take over from."""
+        self._require_model(name)
         before = self._champion_version(name)
-        promotion = Move(
-            who=who or getpass.getuser(),
-            why=f"gate passed by rule {verdict.rule} on {verdict.day}",
-            when=_now(),
-            previous=str(before.version) if before else None,
-        )
-        version = self._client.create_model_version(
-            name,
-            source=f"{self._client.get_run(run).info.artifact_uri}/{path}",
-            run_id=run,
-            tags={DIGEST_TAG: digest, PROMOTION_TAG: promotion.model_dump_json()},
-        )
-        if run_id is None:
-            self._client.set_terminated(run)
-        self._move_alias(name, str(version.version))
-        return str(version.version)
+        previous = str(before.version) if before else None
+        promotion = Move(who=who, why=why, when=_now(), previous=previous)
+        tags = {DIGEST_TAG: digest, PROMOTION_TAG: promotion.model_dump_json()}
+        return str(self._client.create_model_version(name, source=source, run_id=run, tags=tags).version)
 
     def champion(self, name: str) -> tuple[str, Path] | None:
         """The version in use and a local folder with it, verified; None when nothing was published yet.
@@ -237,7 +238,8 @@ class Registry:
     def _move_alias(self, name: str, version: str) -> None:
         self._client.set_registered_model_alias(name, CHAMPION, version)
 
-    def _register(self, name: str) -> None:
+    def _require_model(self, name: str) -> None:
+        """The model's entry in the registry, made when there is none."""
         from mlflow.exceptions import MlflowException
 
         try:

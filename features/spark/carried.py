@@ -26,6 +26,7 @@ from pyspark.sql import functions as F
 
 from features.schema import Catalog
 from features.spark.ops import ARRIVED, DAY, E_NUMBER, HAPPENED, PartnerCount, TileColumn, zero
+from features.spark.row_hash import high_half, low_half
 from features.spark.window_state import (
     PAIRS,
     StateLayout,
@@ -167,16 +168,6 @@ def delta(layout: StateLayout, moved: DataFrame, *, day: dt.date) -> DataFrame:
             for name, half in ((HIGH, high_half), (LOW, low_half))
         ),
     )
-
-
-def high_half(row_hash: Column) -> Column:
-    """Upper 32 bits, unsigned; sums of them stay exact in 64 bits up to 2^31 rows."""
-    return F.shiftrightunsigned(row_hash, 32)
-
-
-def low_half(row_hash: Column) -> Column:
-    """Lower 32 bits, unsigned."""
-    return row_hash.bitwiseAND(F.lit(0xFFFFFFFF))
 
 
 def partner_changes(pairs: DataFrame, partners: Sequence[PartnerCount], keys: Sequence[str]) -> DataFrame:

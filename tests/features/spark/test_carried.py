@@ -14,12 +14,11 @@ from features.spark.carried import (
     DIGEST_CHANGES,
     carried_day,
     delta,
-    high_half,
-    low_half,
     merged_state,
 )
 from features.spark.ops import DAY
 from features.spark.profiles import profile_state
+from features.spark.row_hash import high_half, low_half
 from features.spark.window_state import as_features, state_layout, stored_entities
 from tests.features.random_logs import LOG_STRIDE, LogShape, joined, many_logs, moved, random_logs
 from tests.features.spark.profile_rows import SparkProfiles, by_day_and_key
