@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from features import catalog
@@ -18,6 +18,7 @@ from features.spec import (
     Ids,
     Label,
     Position,
+    RoomField,
     SequenceFeature,
     WindowOp,
     canonical,
@@ -114,7 +115,22 @@ class Catalog:
     def max_days(self) -> int:
         """The longest window or sequence age, in days."""
         windows = (feature.days or 0 for feature in self.features)
-        return max(*windows, *(sequence.max_age_days for sequence in self.sequences))
+        return max((*windows, *(sequence.max_age_days for sequence in self.sequences)), default=0)
+
+    def key_column(self, key: str) -> str:
+        """Column of the samples that holds a key of profiles: a key of the samples themselves, or a field of the room.
+
+        Raises:
+            CatalogError: no feature holds it.
+        """
+        if key in KEY_COLUMNS:
+            return key
+        for feature in self.features:
+            if feature.op == RoomField(column=key):
+                return feature.name
+        raise CatalogError(
+            f"profiles are keyed by {key!r}: declare a feature of Entity.ROOM with RoomField(column={key!r})"
+        )
 
     def sample_columns(self) -> tuple[Column, ...]:
         """Columns of the samples: keys, features, sequences, labels with masks."""
@@ -135,6 +151,59 @@ class Catalog:
             for name in (label_name(label.name), mask_name(label.name))
         ]
         return (*keys, *values, *sequences, *labels)
+
+    def sample_meanings(self) -> dict[str, str]:
+        """Column of the samples beyond the keys → fingerprint of what decides its values, in the order of the columns.
+
+        Neither its name nor its encoding does: samples are unencoded. Labels are decided together, as an action of
+        one may imply the enter of all.
+        """
+        of_features = {
+            feature.name: fingerprint(
+                (feature.entity, feature.op, feature.dtype, feature.default, self._beside(feature))
+            )
+            for feature in self.features
+            if feature.name not in KEY_COLUMNS
+        }
+        of_sequences = {
+            sequence_name(sequence.name, field.name): fingerprint(
+                (sequence.action, sequence.length, sequence.max_age_days, field.source)
+            )
+            for sequence in self.sequences
+            for field in sequence.fields
+        }
+        tasks = fingerprint(tuple(sorted(self.labels, key=lambda label: label.name)))
+        of_labels = {name: tasks for label in self.labels for name in (label_name(label.name), mask_name(label.name))}
+        return of_features | of_sequences | of_labels
+
+    def _beside(self, feature: Feature) -> tuple[object, ...]:
+        """What else decides a feature's values.
+
+        Between rows of a room of the same instant its fields decide, in catalog order; and a profile that is keyed by
+        a field of the room is found by what that field holds.
+        """
+        if isinstance(feature.op, RoomField):
+            return tuple((other.op, other.dtype) for other in self.features if isinstance(other.op, RoomField))
+        if not isinstance(feature.op, WindowOp):
+            return ()
+        names = {self.key_column(key) for key in feature.entity.keys}
+        held = [other for other in self.features if other.name in names and isinstance(other.op, RoomField)]
+        return tuple((other.op, other.dtype, other.default, self._beside(other)) for other in held)
+
+    def only(self, columns: Container[str]) -> Catalog:
+        """The declarations that these columns of the samples come from; labels are there all or none."""
+        sequences = (
+            replace(s, fields=tuple(f for f in s.fields if sequence_name(s.name, f.name) in columns))
+            for s in self.sequences
+        )
+        wants_labels = any(
+            name in columns for label in self.labels for name in (label_name(label.name), mask_name(label.name))
+        )
+        return Catalog(
+            features=tuple(feature for feature in self.features if feature.name in columns),
+            sequences=tuple(sequence for sequence in sequences if sequence.fields),
+            labels=self.labels if wants_labels else (),
+        )
 
     def vocabularies(self) -> dict[str, int]:
         """Vocabulary name → minimum frequency, in order of first use; bucketed features are not in it."""

@@ -67,10 +67,12 @@ def tell_plan(plan: StalePlan) -> None:
         table.add_row(str(number), line.table, line.span, escape("\n".join(line.reasons)))
     console.print(table)
     waiting = sum(entry.only_waits for entry in plan.partitions)
+    partly = sum(entry.keeps_columns for entry in plan.partitions)
     unreadable = [entry.name for entry in plan.partitions if any(r.kind is Kind.UNREADABLE for r in entry.reasons)]
     console.print(
-        f"{len(plan.partitions) - waiting:,} of {plan.looked_at:,} partitions are to be rebuilt; {waiting:,} more "
-        "follow, if what they wait for comes out with another digest. `limelight backfill --stale` does it."
+        f"{len(plan.partitions) - waiting:,} of {plan.looked_at:,} partitions are to be rebuilt, {partly:,} of them "
+        f"only in some columns; {waiting:,} more follow, if what they wait for comes out with another digest. "
+        "`limelight backfill --stale` does it."
     )
     for name in unreadable:
         console.print(f"[yellow]✗ {escape(name)} cannot be rebuilt as things are[/]")

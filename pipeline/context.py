@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 from features.schema import Catalog
 from pipeline.checks import BorderRules
 from pipeline.config import PipelineConf, day_range
+from pipeline.freshness import Making, Standing, compare
 from pipeline.manifests import PartitionManifest, Provenance, day_partition
+from pipeline.meanings import meanings
 from pipeline.raw_input import RawInput
 from pipeline.tables import Warehouse
 
@@ -73,9 +75,13 @@ class Context:
     report: Callable[[str], None] = field(default=lambda _: None)
 
     def conf_fingerprint(self) -> str:
-        """Of conf and catalog together: either changes what rows mean."""
-        both = f"{self.conf.time.model_dump_json()}{self.catalog.fingerprint()}"
-        return hashlib.sha256(both.encode()).hexdigest()[:16]
+        """Of what conf says of the meaning of rows: the rules of time."""
+        return hashlib.sha256(self.conf.time.model_dump_json().encode()).hexdigest()[:16]
+
+    def making(self, table: str) -> Making:
+        """What the rows of a table are made by and of, now."""
+        meaning = meanings(table, self.catalog)
+        return Making(code=code_fingerprint(), conf=self.conf_fingerprint(), meanings=meaning)
 
     def raw_days(self, table: str, first: datetime.date, last: datetime.date) -> list[datetime.date]:
         """Days of a raw table from first to last, without those before its history begins."""
@@ -95,22 +101,54 @@ class Context:
         found = {day: self.warehouse.manifest(table, day_partition(day)) for day in days}
         return {f"{table}/{day_partition(day)}": manifest.digest for day, manifest in found.items() if manifest}
 
+    def standing(self, manifest: PartitionManifest, inputs: Mapping[str, str]) -> Standing:
+        """What stands of a committed partition, given its inputs of now."""
+        return compare(manifest, inputs, self.making(manifest.table), self._keeps_rows_of)
+
+    def _keeps_rows_of(self, name: str, digest: str) -> bool:
+        """Whether a derived partition kept the columns of an earlier content."""
+        manifest = self.warehouse.manifest(*name.rsplit("/", 1)) if not name.startswith("raw/") else None
+        return manifest is not None and digest in manifest.same_rows_as
+
     def is_fresh(self, table: str, day: datetime.date, inputs: Mapping[str, str]) -> bool:
-        """Whether a partition was computed from exactly these inputs by this code and conf."""
+        """Whether a partition was computed from exactly these inputs by this code, conf and catalog."""
         manifest = self.warehouse.manifest(table, day_partition(day))
-        if manifest is None or self.force:
-            return False
-        same_making = manifest.code == code_fingerprint() and manifest.conf == self.conf_fingerprint()
-        return same_making and dict(manifest.inputs) == dict(inputs)
+        return manifest is not None and not self.force and self.standing(manifest, inputs).is_fresh
 
     def stale_days(self, table: str, inputs: Mapping[datetime.date, Mapping[str, str]]) -> list[datetime.date]:
         """Days that have to be computed."""
         return [day for day, its_inputs in inputs.items() if not self.is_fresh(table, day, its_inputs)]
 
-    def provenance(self, inputs: Mapping[datetime.date, Mapping[str, str]]) -> Provenance:
-        """For the manifests of what is computed from these inputs."""
-        border = BorderRules(catalog=self.catalog, conf=self.conf.checks)
-        return Provenance(inputs=inputs, code=code_fingerprint(), conf=self.conf_fingerprint(), border=border)
+    def partly_standing(
+        self, table: str, inputs: Mapping[datetime.date, Mapping[str, str]]
+    ) -> list[dict[datetime.date, Standing]]:
+        """Of stale days those that keep columns, in groups that have the same ones and lack the same ones."""
+        groups: dict[object, dict[datetime.date, Standing]] = {}
+        for day, its_inputs in inputs.items():
+            manifest = self.warehouse.manifest(table, day_partition(day))
+            if manifest is None or self.force:
+                continue
+            standing = self.standing(manifest, its_inputs)
+            if standing.is_partial:
+                groups.setdefault((manifest.schema_, standing.kept), {})[day] = standing
+        return list(groups.values())
+
+    def provenance(
+        self,
+        table: str,
+        inputs: Mapping[datetime.date, Mapping[str, str]],
+        kept_of: Mapping[datetime.date, Standing] | None = None,
+    ) -> Provenance:
+        """For the manifests of what is computed from these inputs, and from columns that stand."""
+        making = self.making(table)
+        return Provenance(
+            inputs=inputs,
+            code=making.code,
+            conf=making.conf,
+            meanings=making.meanings,
+            same_rows_as={day: standing.like for day, standing in (kept_of or {}).items()},
+            border=BorderRules(catalog=self.catalog, conf=self.conf.checks),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ with the deltas; a partition has the same one whichever way it was made.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pyspark.sql import Observation
@@ -17,9 +17,10 @@ from pyspark.sql import functions as F
 
 from features.errors import DataError, Problem
 from features.spark.carried import DIGEST_CHANGES, merged_state
-from features.spark.ops import DAY
-from features.spark.window_state import as_features, state_layout
+from features.spark.ops import DAY, zero
+from features.spark.window_state import StateLayout, as_features, state_layout
 from pipeline.context import Context
+from pipeline.freshness import Standing
 from pipeline.manifests import PartitionManifest, Provenance, day_partition
 from pipeline.observed import Keys
 from pipeline.stages.names import profile_table
@@ -43,14 +44,24 @@ def read_features(context: Context, entity: Entity, days: Sequence[datetime.date
     return as_features(entity, context.catalog, state_of(context, entity, manifests))
 
 
-def state_of(context: Context, entity: Entity, manifests: Mapping[datetime.date, PartitionManifest]) -> DataFrame:
+def state_of(
+    context: Context,
+    entity: Entity,
+    manifests: Mapping[datetime.date, PartitionManifest],
+    layout: StateLayout | None = None,
+) -> DataFrame:
     """day, keys..., state columns: one row per key and day, of these partitions.
 
+    Args:
+        layout: of the columns to read; all that the catalog wants, by default.
+
     Raises:
-        DataError: when they were written with different columns.
+        DataError: when they were written with different columns, or lack some.
     """
-    layout, table = state_layout(entity, context.catalog), profile_table(entity)
-    context.warehouse.schema_of(table, manifests)
+    layout, table = layout or state_layout(entity, context.catalog), profile_table(entity)
+    stored = {name for name, _ in context.warehouse.schema_of(table, manifests)}
+    if lacking := [name for name in layout.columns if name not in stored]:
+        raise DataError([_lacking_problem(table, manifests, lacking)])
     bases = {day: manifest for day, manifest in manifests.items() if manifest.carried_from is None}
     layered = [day for day in manifests if day not in bases]
     columns = [DAY, *layout.keys, *layout.columns]
@@ -58,15 +69,39 @@ def state_of(context: Context, entity: Entity, manifests: Mapping[datetime.date,
     if bases or not layered:
         parts.append(context.warehouse.read_files(context.spark, table, bases or manifests).select(*columns))
     if layered:
-        rows = [read_layers(context, entity, manifests[day]).withColumn(AS_OF, F.lit(day)) for day in layered]
+        rows = [read_layers(context, entity, manifests[day], layout).withColumn(AS_OF, F.lit(day)) for day in layered]
         merged = merged_state(layout, _union(rows), [AS_OF, *layout.keys])
         parts.append(merged.withColumnRenamed(AS_OF, DAY).select(*columns))
     return _union(parts)
 
 
-def read_layers(context: Context, entity: Entity, manifest: PartitionManifest) -> DataFrame:
+def widened_state(
+    context: Context, entity: Entity, standing: Mapping[datetime.date, Standing], added: DataFrame | None
+) -> DataFrame:
+    """The state of some days as the catalog wants it: stored columns that stand, and others beside them.
+
+    Args:
+        standing: partitions that keep the same columns and lack the same ones.
+        added: day, keys..., at least the columns that they lack (a key that is not in it has nothing in their windows);
+            None where they lack none.
+
+    Returns:
+        As `features.spark.profiles.profile_state`.
+    """
+    layout, (first, *_) = state_layout(entity, context.catalog), standing.values()
+    manifests = {day: found.manifest for day, found in standing.items()}
+    state, keys = state_of(context, entity, manifests, layout.only(first.kept)), [DAY, *layout.keys]
+    if added is not None:
+        state = state.join(added.select(*keys, *first.computed), on=keys, how="left")
+    sums = [F.coalesce(F.col(column.name), zero()).alias(column.name) for column in layout.sums]
+    return state.select(*keys, *sums, *layout.tops)
+
+
+def read_layers(
+    context: Context, entity: Entity, manifest: PartitionManifest, layout: StateLayout | None = None
+) -> DataFrame:
     """Every row of a partition's base and deltas; `day` is when it was written."""
-    layout = state_layout(entity, context.catalog)
+    layout = layout or state_layout(entity, context.catalog)
     day = datetime.date.fromisoformat(manifest.partition.removeprefix("dt="))
     rows = context.warehouse.read_files(context.spark, manifest.table, {day: manifest})
     return rows.select(DAY, *layout.keys, *layout.columns)
@@ -77,14 +112,15 @@ def write_base(
     entity: Entity,
     state: DataFrame,
     inputs: Mapping[datetime.date, Mapping[str, str]],
+    kept_of: Mapping[datetime.date, Standing] | None = None,
 ) -> list[PartitionManifest]:
-    """Commit the whole state of some days (those of `inputs`)."""
+    """Commit the whole state of some days (those of `inputs`); `kept_of` is what columns of it were copied from."""
     layout = state_layout(entity, context.catalog)
     written = context.warehouse.write_days(
         state,
         profile_table(entity),
         list(inputs),
-        context.provenance(inputs),
+        context.provenance(profile_table(entity), inputs, kept_of),
         day_column=DAY,
         hashed=(*layout.keys, *layout.columns),
     )
@@ -120,7 +156,7 @@ def write_delta(
         now = Keys.of_digest(below.digest) + Keys(rows=more_rows, high=high, low=low)
         manifest = attempt.manifest(
             day,
-            context.provenance({day: inputs}),
+            context.provenance(below.table, {day: inputs}),
             files=(*below.files, *written.get(day, ())),
             rows=now.rows,
             digest=now.digest(),
@@ -145,7 +181,13 @@ def compacted(context: Context, entity: Entity, manifest: PartitionManifest) -> 
         state_of(context, entity, {day: manifest}),
         manifest.table,
         [day],
-        Provenance(inputs={day: manifest.inputs}, code=manifest.code, conf=manifest.conf),
+        Provenance(
+            inputs={day: manifest.inputs},
+            code=manifest.code,
+            conf=manifest.conf,
+            meanings=manifest.meanings,
+            same_rows_as={day: manifest.same_rows_as},
+        ),
         day_column=DAY,
         hashed=columns,
         key=columns,
@@ -164,6 +206,17 @@ def needs_compaction(manifest: PartitionManifest, *, max_deltas: int, max_delta_
 def layers(manifest: PartitionManifest) -> int:
     """The highest delta of a partition; 0 for a base alone."""
     return max((file.layer for file in manifest.files), default=0)
+
+
+def _lacking_problem(table: str, days: Iterable[datetime.date], lacking: Sequence[str]) -> Problem:
+    return Problem(
+        table=table,
+        day=f"{min(days)} … {max(days)}",
+        what="state lacks columns that the catalog wants",
+        count=len(lacking),
+        examples=lacking,
+        remedy="`limelight backfill --stale` adds them, and keeps the others",
+    )
 
 
 def _schema_problem(below: PartitionManifest, schema: Sequence[tuple[str, str]]) -> Problem:

@@ -1,7 +1,8 @@
 """Columns and rows of raw days, read from their Parquet footers before any row is.
 
 A column that a day lacks would read as null, and one of another type would fail deep inside a Spark task: both are
-found here, by name.
+found here, by name. A column that neither the contract nor a feature nor a stage reads is left alone: it may come, go
+and change its type.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from features.errors import DataError, Problem
 from features.schema import Catalog
 from features.spec import Entity, Field, RoomField, RoomLast, RoomSum
 from pipeline.raw_listing import RawListing
-from pipeline.sources.raw_layout import DAY_COLUMN, RAW_TABLES
+from pipeline.sources.raw_layout import DAY_COLUMN, RAW_TABLES, SAMPLED_NEGATIVE
 
 _TABLE_OF_OP: Mapping[type, str] = {
     Field: "impressions",
@@ -28,6 +29,8 @@ _TABLE_OF_OP: Mapping[type, str] = {
     RoomSum: "room_stats",
 }
 _TABLE_OF_SNAPSHOT: Mapping[Entity, str] = {Entity.USER: "users", Entity.ANCHOR: "anchors"}
+_READ_BY_STAGES: Mapping[str, frozenset[str]] = {"impressions": frozenset({SAMPLED_NEGATIVE})}
+"""Raw table → further columns that stages read where they are there, whatever the catalog names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,10 +133,10 @@ class RawColumns:
             raise DataError(problems)
 
     def unread(self, table: str, day: dt.date, catalog: Catalog) -> list[str]:
-        """Columns of a day that neither the contract nor the catalog names: they are ignored."""
+        """Columns of a day that neither the contract nor the catalog names, and no stage reads: they are ignored."""
         shape = self.shapes(table, [day]).get(day)
-        named = catalog_columns(catalog).get(table, {})
-        return sorted(name for name in (further_columns(table, shape) if shape else ()) if name not in named)
+        read = _READ_BY_STAGES.get(table, frozenset()) | catalog_columns(catalog).get(table, {}).keys()
+        return sorted(name for name in (further_columns(table, shape) if shape else ()) if name not in read)
 
     def all_unread(self, catalog: Catalog) -> dict[str, dict[str, int]]:
         """Table -> column that is ignored -> days that have it, of the days asked for so far."""
@@ -154,13 +157,19 @@ def nullable_inside(kind: DataType) -> DataType:
 def raw_schema(table: str, shapes: Mapping[dt.date, DayShape]) -> StructType:
     """Contract columns, further columns as found in any day (null where a day lacks one), `dt`.
 
+    A further column on whose type the days disagree is left out: `RawColumns.require` stops before that where
+    something reads it.
+
     Raises:
-        DataError: a day lacks a contract column, has one of another type, or two days disagree on a further column.
+        DataError: a day lacks a contract column or has one of another type, or two days disagree on a column that a
+            stage reads.
     """
     if problems := schema_problems(table, shapes):
         raise DataError(problems)
-    further = {name: kind for shape in shapes.values() for name, kind in further_columns(table, shape).items()}
-    extra = [StructField(name, kind) for name, kind in sorted(further.items())]
+    found = [column for shape in shapes.values() for column in further_columns(table, shape).items()]
+    further = dict(found)
+    disagreeing = {name for name, kind in found if kind != further[name]}
+    extra = [StructField(name, kind) for name, kind in sorted(further.items()) if name not in disagreeing]
     contract = [StructField(field.name, field.dataType) for field in RAW_TABLES[table].columns.fields]
     return StructType([*contract, *extra, StructField(DAY_COLUMN, DateType())])
 
@@ -180,11 +189,11 @@ def schema_problems(
         named: column → feature that reads it, of columns that only the catalog names.
     """
     problems = [problem for day, shape in shapes.items() for problem in shape_problems(table, day, shape)]
+    read = _READ_BY_STAGES.get(table, frozenset()) | (named or {}).keys()
     further: dict[str, DataType] = {}
     for day, shape in shapes.items():
-        found = further_columns(table, shape)
-        for name, kind in found.items():
-            if further.setdefault(name, kind) != kind:
+        for name, kind in further_columns(table, shape).items():
+            if name in read and further.setdefault(name, kind) != kind:
                 problems.append(_wrong_type(table, day, name, kind, further[name], "as on the days before it"))
         absent = {name: feature for name, feature in (named or {}).items() if name not in shape.columns}
         problems += [

@@ -2,12 +2,12 @@
 
 Steps of `find_stale`, stage by stage in the order of the plan:
   1. look       the stage is asked what it would read for every committed day   table → day → inputs as they are now
-  2. compare    with the inputs, code and conf in the manifest                  reasons, per partition
+  2. compare    with the inputs, code, conf and catalog in the manifest         reasons, per partition
   3. follow     a partition whose input will be rebuilt waits for it            reasons of the second kind
   4. need       days that the stale ones need and nobody has computed           reasons of the third kind
 
-A partition that only waits is left alone
-when what it waits for comes out with the digest that it had.
+A partition that only waits is left alone when what it waits for comes out with the digest that it had. One whose
+stored columns stand but for some (pipeline/freshness.py) keeps them when it is rebuilt.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from features.errors import MAX_EXAMPLES, DataError
-from pipeline.context import ONE_DAY, Context, code_fingerprint
+from pipeline.context import ONE_DAY, Context
 from pipeline.looking import inputs_now
 from pipeline.manifests import PartitionManifest, day_partition
 from pipeline.plan import PLAN, Stage, sample_stages
@@ -34,7 +34,9 @@ class Kind(Enum):
     """Why a partition has to be looked at."""
 
     CHANGED = "changed"
-    """An input, the code or the conf is another than the one it was computed from: it will be rebuilt."""
+    """An input, the code, the conf or the catalog is another than it was computed from: it will be rebuilt."""
+    COLUMNS = "columns"
+    """The catalog has other columns, and nothing else is another: they will be computed, and the others kept."""
     WAITS = "waits"
     """An input will be rebuilt: it follows if that comes out different."""
     MISSING = "missing"
@@ -78,6 +80,11 @@ class StalePartition:
         """Whether nothing but what comes before it is stale."""
         return all(reason.kind is Kind.WAITS for reason in self.reasons)
 
+    @property
+    def keeps_columns(self) -> bool:
+        """Whether some of its columns stand, unless an input that it waits for comes out different in those too."""
+        return {reason.kind for reason in self.reasons} in ({Kind.COLUMNS}, {Kind.COLUMNS, Kind.WAITS})
+
 
 @dataclass(frozen=True, kw_only=True)
 class StaleTrainSet:
@@ -120,7 +127,7 @@ def find_stale(context: Context) -> StalePlan:
                     _add(found, stage, table, day, reasons)
     missing = _missing(context, [entry.day for entry in found.values() if entry.table == SAMPLES])
     order = {stage.name: number for number, stage in enumerate(PLAN)}
-    every = sorted([*found.values(), *missing], key=lambda entry: order[entry.stage])
+    every = sorted([*found.values(), *missing], key=lambda entry: (order[entry.stage], entry.table, entry.day))
     return StalePlan(partitions=tuple(every), trainsets=tuple(_trainsets(context, found)), looked_at=looked_at)
 
 
@@ -167,19 +174,16 @@ def _reasons(
     if isinstance(expected, Reason):
         return [expected]
     inputs = expected or {}
-    reasons = [
-        Reason(kind=Kind.CHANGED, what=name, was=manifest.inputs.get(name), now=inputs.get(name))
-        for name in sorted(manifest.inputs.keys() | inputs.keys())
-        if manifest.inputs.get(name) != inputs.get(name)
-    ]
-    for what, was, now in (
-        ("code", manifest.code, code_fingerprint()),
-        ("conf time or catalog", manifest.conf, context.conf_fingerprint()),
-    ):
-        if was != now:
-            reasons.append(Reason(kind=Kind.CHANGED, what=what, was=was, now=now))
-    reasons += [Reason(kind=Kind.WAITS, what=f"{name} will be rebuilt") for name in sorted(inputs) if name in stale]
-    return reasons
+    standing = context.standing(manifest, inputs)
+    reasons = [Reason(kind=Kind.CHANGED, what=change.what, was=change.was, now=change.now) for change in standing.whole]
+    if standing.is_partial:
+        reasons.append(Reason(kind=Kind.COLUMNS, what=standing.told()))
+    return reasons + [_waits(name, stale[name]) for name in sorted(inputs) if name in stale]
+
+
+def _waits(name: str, stale: StalePartition) -> Reason:
+    """That an input will be rebuilt; around what was read of it, or altogether."""
+    return Reason(kind=Kind.WAITS, what=f"{name} {'gets other columns' if stale.keeps_columns else 'will be rebuilt'}")
 
 
 def _add(
@@ -257,7 +261,7 @@ def in_lines(plan: StalePlan) -> list[StaleDays]:
     lines: list[StaleDays] = []
     for (_, table), group in itertools.groupby(plan.partitions, key=lambda entry: (entry.stage, entry.table)):
         for entry in group:
-            shown = _shown(entry.reasons)
+            shown = _shown(entry)
             last = lines[-1] if lines else None
             if last and (last.table, last.last + ONE_DAY, last.reasons) == (table, entry.day, shown):
                 lines[-1] = StaleDays(
@@ -268,6 +272,12 @@ def in_lines(plan: StalePlan) -> list[StaleDays]:
     return lines
 
 
-def _shown(reasons: Sequence[Reason]) -> tuple[str, ...]:
-    more = len(reasons) - MAX_EXAMPLES
-    return (*(str(reason) for reason in reasons[:MAX_EXAMPLES]), *((f"and {more} more",) if more > 0 else ()))
+def _shown(entry: StalePartition) -> tuple[str, ...]:
+    """Reasons in words; what waits for its own day says so in words that are those of the next day too."""
+    own_day = f"/{day_partition(entry.day)} "
+    told = [
+        str(reason).replace(own_day, " of the same day ") if reason.kind is Kind.WAITS else str(reason)
+        for reason in entry.reasons
+    ]
+    more = len(told) - MAX_EXAMPLES
+    return (*told[:MAX_EXAMPLES], *((f"and {more} more",) if more > 0 else ()))

@@ -145,13 +145,14 @@ class Warehouse:
 
     @staticmethod
     def _schema_problem(table: str, manifests: Mapping[datetime.date, PartitionManifest]) -> Problem:
-        first, last = min(manifests), max(manifests)
-        columns = set(manifests[first].schema_) ^ set(manifests[last].schema_)
+        schemas = [{*manifest.schema_} for manifest in manifests.values()]
+        columns = {column for one in schemas for column in one if any(column not in other for other in schemas)}
         return Problem(
             table=table,
+            day=f"{min(manifests)} … {max(manifests)}",
             what="days were written with different columns",
-            examples=sorted(name for name, _ in columns),
-            remedy=f"Recompute them with one catalog: `limelight backfill --from {first} --to {last}`",
+            examples=sorted({name for name, _ in columns}),
+            remedy="Bring them to one catalog: `limelight backfill --stale` computes what is lacking, and no more",
         )
 
     def write_days(

@@ -4,6 +4,9 @@ impressions ⟕ room state                       by impression_id
             ⟕ profiles and snapshots as of D   by (day, keys), narrow ones first: what is joined is dragged along
             ⟕ labels ⟕ sequences               by impression_id, last: the wide arrays are shuffled once
 → one select of exactly `catalog.sample_columns()`
+
+A part that the catalog has nothing of is left out: so the samples of a catalog that is cut down to new features are
+the new columns alone.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from pyspark.sql import functions as F
 from features.errors import CatalogError
 from features.schema import KEY_COLUMNS, Catalog, label_name, mask_name
 from features.spark.event_time import business_day
-from features.spec import DayOfWeek, Entity, Feature, Field, HourOfDay, RoomField
+from features.spec import DayOfWeek, Entity, Feature, Field, HourOfDay
 
 DAY = "day"
 
@@ -33,19 +36,21 @@ def samples(
     *,
     profiles: Mapping[Entity, DataFrame],
     snapshots: Mapping[Entity, DataFrame],
-    sequences: DataFrame,
-    room_state: DataFrame,
-    labels: DataFrame,
+    sequences: DataFrame | None,
+    room_state: DataFrame | None,
+    labels: DataFrame | None,
     counted: Sequence[str] = (),
+    known: Mapping[str, str] | None = None,
 ) -> DataFrame:
     """Joins the parts of each impression; many days in one pass.
 
     Args:
         impressions: of `sampled_impressions`; impression_id is unique.
         profiles, snapshots: per entity day, keys..., features; unique by (day, keys).
-        sequences, room_state, labels: by impression_id, a row for every impression.
+        sequences, room_state, labels: by impression_id, a row for every impression; None where the catalog has none.
         counted: columns of `labels` to keep behind the samples' own, for the caller to sum in the pass of its write
             (`labels.flag_columns`).
+        known: feature → column of `impressions` that has its values already.
 
     Returns:
         `catalog.sample_columns()`: names, types and order; `dt` is D; then `counted`. As many rows as impressions,
@@ -54,31 +59,35 @@ def samples(
         filled: a null there means that a part lacks an impression, and the border check stops it.
 
     Raises:
-        CatalogError: names the features that no part computes, or a profile's key that is neither a column of
-            impressions nor a field of rooms.
+        CatalogError: names the features that no part computes, or as `Catalog.key_column`.
     """
-    room = _features_of(catalog, Entity.ROOM, room_state, ("impression_id",))
-    joined = _shown(catalog, impressions).join(room, on="impression_id", how="left")
+    joined = _shown(catalog, impressions, known or {})
+    if room_state is not None:
+        room = _features_of(catalog, Entity.ROOM, room_state, ("impression_id",))
+        joined = joined.join(room, on="impression_id", how="left")
     as_of = [(entity, part) for parts in (profiles, snapshots) for entity, part in parts.items()]
     for entity, part in sorted(as_of, key=lambda item: len(item[1].columns)):
         keyed = _features_of(catalog, entity, part, (DAY, *entity.keys))
-        sample_keys = {key: _sample_key(catalog, key) for key in entity.keys}
+        sample_keys = {key: catalog.key_column(key) for key in entity.keys}
         joined = joined.join(keyed.withColumnsRenamed(sample_keys), on=[DAY, *sample_keys.values()], how="left")
-    task_columns = [name for label in catalog.labels for name in (label_name(label.name), mask_name(label.name))]
-    joined = joined.join(labels.select("impression_id", *task_columns, *counted), on="impression_id", how="left")
-    joined = joined.join(sequences, on="impression_id", how="left")
+    if labels is not None:
+        task_columns = [name for label in catalog.labels for name in (label_name(label.name), mask_name(label.name))]
+        joined = joined.join(labels.select("impression_id", *task_columns, *counted), on="impression_id", how="left")
+    if sequences is not None:
+        joined = joined.join(sequences, on="impression_id", how="left")
     _check_computed(catalog, joined)
     return joined.select(*_columns(catalog), *counted)
 
 
-def _shown(catalog: Catalog, impressions: DataFrame) -> DataFrame:
-    """day, the keys with dt = D, and the features of the impression itself."""
+def _shown(catalog: Catalog, impressions: DataFrame, known: Mapping[str, str]) -> DataFrame:
+    """day, the keys with dt = D, the features of the impression itself, and those that are `known`."""
     keys = {**{name: F.col(name) for name in KEY_COLUMNS}, "dt": business_day()}
     own = {
         feature.name: _own_value(feature)
         for feature in catalog.of_entity(Entity.IMPRESSION)
         if feature.name not in KEY_COLUMNS
     }
+    own |= {name: F.col(column) for name, column in known.items()}
     return impressions.select(business_day().alias(DAY), *(value.alias(name) for name, value in (keys | own).items()))
 
 
@@ -96,18 +105,6 @@ def _own_value(feature: Feature) -> Column:
 def _features_of(catalog: Catalog, entity: Entity, part: DataFrame, keys: tuple[str, ...]) -> DataFrame:
     """`keys` and those features of the entity that the part has."""
     return part.select(*keys, *(f.name for f in catalog.of_entity(entity) if f.name in part.columns))
-
-
-def _sample_key(catalog: Catalog, key: str) -> str:
-    """Column of the joined impressions that holds a profile's key: a key of samples, or the field of the room."""
-    if key in KEY_COLUMNS:
-        return key
-    for feature in catalog.of_entity(Entity.ROOM):
-        if feature.op == RoomField(column=key):
-            return feature.name
-    raise CatalogError(
-        f"profiles are keyed by {key!r}: declare a feature of Entity.ROOM with RoomField(column={key!r})"
-    )
 
 
 def _check_computed(catalog: Catalog, joined: DataFrame) -> None:

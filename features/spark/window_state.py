@@ -13,8 +13,8 @@ whether a partner counts, the sum by which categories are ranked.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import TypeVar
 
@@ -35,7 +35,7 @@ from features.spark.ops import (
     tile_value,
     zero,
 )
-from features.spec import TILED_ENTITIES, DistinctPartners, Entity, Feature, OnAir, TopCategory
+from features.spec import TILED_ENTITIES, DistinctPartners, Entity, Feature, OnAir, TopCategory, WindowOp, fingerprint
 
 Item = TypeVar("Item")
 
@@ -84,6 +84,14 @@ class StateLayout:
         """Window lengths that tiles on air enter and leave."""
         return tuple(sorted({column.days for column in self.air}))
 
+    def reach(self, tiles: Entity) -> int:
+        """How many days back some tiles count: the entity's own, or those of the pairs that its operations ask."""
+        if tiles.keys == self.keys:
+            return self.days
+        asked = [op.days for op in self.tops.values()] if tiles is PAIRS[TopCategory] else []
+        asked += [column.days for column in self.partners] if tiles is PAIRS[DistinctPartners] else []
+        return max(asked, default=0)
+
     def alive(self, value: Mapping[str, Column] | None = None) -> Column:
         """Whether a row counts: the longest window holds a tile, or time on air.
 
@@ -95,6 +103,28 @@ class StateLayout:
     def has_features(self) -> Column:
         """Whether the longest window of the entity's own features holds a tile, or time on air."""
         return self._holds(self.own_days, None)
+
+    def meanings(self) -> dict[str, str]:
+        """State column → fingerprint of what it is made of, in order."""
+        tops = {name: fingerprint(op) for name, op in self.tops.items()}
+        return {column.name: fingerprint(column) for column in self.sums} | tops
+
+    def keys_meaning(self) -> str:
+        """Fingerprint of what decides which keys have a row: two layouts with the same one have the same keys."""
+        on_air: dict[str, int] = {}
+        for column in self.air:
+            on_air[str(column.source)] = max(column.days, on_air.get(str(column.source), 0))
+        return fingerprint((self.keys, self.days, tuple(sorted(on_air.items()))))
+
+    def only(self, columns: Container[str]) -> StateLayout:
+        """The layout with some of its columns; its rows must be those of the whole one."""
+        return replace(
+            self,
+            tiles=tuple(column for column in self.tiles if column.name in columns),
+            partners=tuple(column for column in self.partners if column.name in columns),
+            air=tuple(column for column in self.air if column.name in columns),
+            tops={name: op for name, op in self.tops.items() if name in columns},
+        )
 
     def _holds(self, days: int, value: Mapping[str, Column] | None) -> Column:
         names = [Total(source=None, days=days).name, *(column.name for column in self.air)]
@@ -132,6 +162,14 @@ def state_layout(entity: Entity, catalog: Catalog) -> StateLayout:
         days=days,
         own_days=own_days,
     )
+
+
+def catalog_of_state(entity: Entity, catalog: Catalog, columns: Sequence[str]) -> Catalog:
+    """Those features of the catalog, of whichever entity, that some state columns of an entity are kept for."""
+    alone = [Catalog(features=(f,), sequences=(), labels=()) for f in catalog.features if isinstance(f.op, WindowOp)]
+    asking = [one for one in alone if entity in stored_entities(one)]
+    wanted = [one for one in asking if not {*columns}.isdisjoint(state_layout(entity, one).columns)]
+    return Catalog(features=tuple(one.features[0] for one in wanted), sequences=(), labels=())
 
 
 def checked_windows(entity: Entity, catalog: Catalog) -> tuple[Feature, ...]:

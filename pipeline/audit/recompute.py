@@ -20,7 +20,6 @@ from pipeline.audit.oracle import Oracle
 from pipeline.audit.oracle_raw import MICROS
 from pipeline.audit.report import Finding, Verdict, shown
 from pipeline.audit.sample_set import FeatureGroup, Own, SampleSet
-from pipeline.context import code_fingerprint
 from pipeline.stages.names import SAMPLES
 
 Report = Callable[[str], None]
@@ -140,14 +139,15 @@ def _changed_since(own: Own, days: set[datetime.date]) -> tuple[str, ...]:
     """What else may explain a difference: raw days, conf, catalog, code that changed after the samples."""
     context, lineage = own.context, Lineage(own.context.warehouse)
     reasons: set[str] = set()
+    now = context.making(SAMPLES)
     for day, manifest in context.warehouse.require(SAMPLES, sorted(days)).items():
         for (table, arrived), digest in lineage.behind(manifest.inputs).raw.items():
             partition = context.raw.listing.partitions[table].get(arrived)
             if partition is None or partition.digest != digest:
                 reasons.add(f"raw/{table}/dt={arrived} was replaced")
-        if manifest.conf != context.conf_fingerprint():
+        if (manifest.conf, manifest.meanings) != (now.conf, now.meanings):
             reasons.add(f"samples of {day} were written with another conf or catalog")
-        if manifest.code != code_fingerprint():
+        if manifest.code != now.code:
             reasons.add(f"samples of {day} were written by other code")
     return tuple(sorted(reasons))
 

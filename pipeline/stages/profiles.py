@@ -2,14 +2,16 @@
 
 What is stored is the state of the windows (pipeline/profile_state.py). A day whose eve is up to date is CARRIED from
 it: only what arrived on the eve and what leaves a window is read. Other days are made in BULK, all in one pass per
-entity, from the tiles of their whole windows. Either way a partition has the same rows, the same content digest and
-the same inputs: the tiles of its windows. So its freshness does not depend on how it was made.
+entity, from the tiles of their whole windows; where stored columns stand (pipeline/freshness.py), only those that are
+lacking. Each way a partition has the same rows, the same content digest and the same inputs: the tiles of its windows.
+So its freshness does not depend on how it was made.
 """
 
 from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pyspark import StorageLevel
@@ -17,11 +19,19 @@ from pyspark import StorageLevel
 from features.spark.carried import carried_day, delta
 from features.spark.on_air import session_days
 from features.spark.profiles import profile_state, reads_on_air, tiles_read
-from features.spark.window_state import on_air_ops, state_layout, stored_entities
+from features.spark.window_state import catalog_of_state, on_air_ops, state_layout, stored_entities
 from features.spec import Entity
 from pipeline.context import ONE_DAY, Context, StageResult, summarise
+from pipeline.freshness import Standing
 from pipeline.manifests import DataFile, PartitionManifest
-from pipeline.profile_state import compacted, needs_compaction, read_layers, write_base, write_delta
+from pipeline.profile_state import (
+    compacted,
+    needs_compaction,
+    read_layers,
+    widened_state,
+    write_base,
+    write_delta,
+)
 from pipeline.stages.names import ON_AIR_TILES, profile_table, tile_table
 
 if TYPE_CHECKING:
@@ -34,20 +44,24 @@ def inputs_of(context: Context, entity: Entity, day: datetime.date) -> dict[str,
     """Tiles that arrived before D and may hold rows of its windows."""
     found: dict[str, str] = {}
     for tile in tiles_read(entity, context.catalog):
-        found |= context.derived_inputs(tile_table(tile), _arrivals(context, tile, day))
+        found |= context.derived_inputs(tile_table(tile), _arrivals(context, entity, tile, day))
     if reads_on_air(entity, context.catalog):
         found |= context.derived_inputs(ON_AIR_TILES, _on_air_arrivals(context, day))
     return found
 
 
 def run(context: Context, days: Sequence[datetime.date]) -> StageResult:
-    """Profiles of all entities as of each day: carried where the eve is up to date, the others in bulk."""
+    """Profiles of all entities as of each day: what lacks columns is widened, the others carried or made in bulk."""
     entities = stored_entities(context.catalog)
     inputs = {entity: {day: inputs_of(context, entity, day) for day in days} for entity in entities}
     todo = {entity: context.stale_days(profile_table(entity), inputs[entity]) for entity in entities}
     wanted = sorted({day for stale in todo.values() for day in stale})
-    carried_days = days_to_carry(context, wanted)
     manifests: list[PartitionManifest] = []
+    for entity in entities:
+        for standing in context.partly_standing(profile_table(entity), {d: inputs[entity][d] for d in todo[entity]}):
+            manifests += widen(context, entity, standing, {day: inputs[entity][day] for day in standing})
+            todo[entity] = [day for day in todo[entity] if day not in standing]
+    carried_days = days_to_carry(context, sorted({day for stale in todo.values() for day in stale}))
     for entity in entities:
         if in_bulk := {day: inputs[entity][day] for day in todo[entity] if day not in carried_days}:
             context.report(f"{entity}: {len(in_bulk)} days in bulk")
@@ -72,10 +86,26 @@ def days_to_carry(context: Context, wanted: Sequence[datetime.date]) -> list[dat
 
 def bulk(context: Context, entity: Entity, inputs: Inputs) -> list[PartitionManifest]:
     """Profiles of an entity as of the days of `inputs`, in one pass over the tiles of all their windows."""
-    days = list(inputs)
+    return write_base(context, entity, _in_bulk(context, entity, list(inputs)), inputs)
+
+
+def widen(
+    context: Context, entity: Entity, standing: Mapping[datetime.date, Standing], inputs: Inputs
+) -> list[PartitionManifest]:
+    """Profiles of days that keep the same columns: those that they lack are made in bulk, and joined by key."""
+    lacks = next(iter(standing.values()))
+    context.report(f"{entity}: {len(standing)} days, {lacks.told()}")
+    added = None
+    if lacks.computed:
+        part = replace(context, catalog=catalog_of_state(entity, context.catalog, lacks.computed))
+        added = _in_bulk(part, entity, list(standing))
+    return write_base(context, entity, widened_state(context, entity, standing, added), inputs, standing)
+
+
+def _in_bulk(context: Context, entity: Entity, days: Sequence[datetime.date]) -> DataFrame:
     tiles = {
         tile: context.warehouse.read_days(
-            context.spark, tile_table(tile), _arrivals(context, tile, max(days), first=min(days))
+            context.spark, tile_table(tile), _arrivals(context, entity, tile, max(days), first=min(days))
         )
         for tile in tiles_read(entity, context.catalog)
     }
@@ -83,8 +113,7 @@ def bulk(context: Context, entity: Entity, inputs: Inputs) -> list[PartitionMani
     if reads_on_air(entity, context.catalog):
         arrivals = _on_air_arrivals(context, max(days), first=min(days))
         on_air = context.warehouse.read_days(context.spark, ON_AIR_TILES, arrivals)
-    state = profile_state(entity, catalog=context.catalog, tiles=tiles, on_air=on_air, days=days)
-    return write_base(context, entity, state, inputs)
+    return profile_state(entity, catalog=context.catalog, tiles=tiles, on_air=on_air, days=days)
 
 
 def carry(context: Context, day: datetime.date, inputs: Mapping[Entity, Mapping[str, str]]) -> list[PartitionManifest]:
@@ -172,11 +201,11 @@ def _is_up_to_date(context: Context, day: datetime.date) -> bool:
 
 
 def _arrivals(
-    context: Context, tile: Entity, last: datetime.date, first: datetime.date | None = None
+    context: Context, entity: Entity, tile: Entity, last: datetime.date, first: datetime.date | None = None
 ) -> list[datetime.date]:
-    """Arrival days of the tiles that the windows of the days from `first` to `last` hold."""
-    reach = (first or last) - ONE_DAY * max(context.catalog.max_days(), state_layout(tile, context.catalog).days)
-    return context.raw_days("impressions", reach, last - ONE_DAY)
+    """Arrival days of the tiles that the windows of an entity hold on the days from `first` to `last`."""
+    reach = ONE_DAY * state_layout(entity, context.catalog).reach(tile)
+    return context.raw_days("impressions", (first or last) - reach, last - ONE_DAY)
 
 
 def _on_air_arrivals(context: Context, last: datetime.date, first: datetime.date | None = None) -> list[datetime.date]:

@@ -38,7 +38,7 @@ def run(context: Context, days: Sequence[datetime.date]) -> StageResult:
             event_lag_s=context.conf.time.event_lag_seconds,
             before=context.warehouse.read_days(context.spark, RECENT_ACTIONS, [start]) if start else None,
         )
-        written = context.warehouse.write_days(frame, RECENT_ACTIONS, todo, context.provenance(inputs))
+        written = context.warehouse.write_days(frame, RECENT_ACTIONS, todo, context.provenance(RECENT_ACTIONS, inputs))
         manifests = list(written.values())
     return summarise(manifests, todo, [day for day in days if day not in todo])
 

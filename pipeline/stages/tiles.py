@@ -84,7 +84,7 @@ def _roll_up(context: Context, entity: Entity, by_room: DataFrame, inputs: Input
         frame,
         tile_table(entity),
         days,
-        context.provenance(inputs),
+        context.provenance(tile_table(entity), inputs),
         day_column=ARRIVED,
         counted=counted,
         counts=counts,
@@ -109,7 +109,7 @@ def _on_air(context: Context, days: Sequence[datetime.date]) -> list[PartitionMa
         frame,
         ON_AIR_TILES,
         todo,
-        context.provenance({day: inputs[day] for day in todo}),
+        context.provenance(ON_AIR_TILES, {day: inputs[day] for day in todo}),
         day_column=ARRIVED,
         split_by=HAPPENED,
     )

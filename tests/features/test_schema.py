@@ -30,6 +30,7 @@ from features.spec import (
     Feature,
     Ids,
     Label,
+    RoomField,
     SequenceFeature,
     SequenceField,
     Snapshot,
@@ -156,3 +157,68 @@ def test_the_fingerprint_follows_meaning_and_order() -> None:
     assert reworded.fingerprint() == catalog.fingerprint()
     assert longer.fingerprint() != catalog.fingerprint()
     assert replace(catalog, features=(ENTERED, CITY)).fingerprint() != catalog.fingerprint()
+
+
+def changed_meanings(new: Catalog) -> set[str]:
+    """Columns of the samples of the catalog, or of another one, that do not mean the same in both."""
+    before, after = load_catalog().sample_meanings(), new.sample_meanings()
+    return {name for name in before | after if before.get(name) != after.get(name)}
+
+
+def with_features(*features: Feature) -> Catalog:
+    """The catalog with these in place of those of the same name, and further ones at its end."""
+    named = {feature.name: feature for feature in (*load_catalog().features, *features)}
+    return replace(load_catalog(), features=tuple(named.values()))
+
+
+def test_meanings_are_those_of_the_columns_in_their_order() -> None:
+    catalog = load_catalog()
+    columns = [column.name for column in catalog.sample_columns() if column.name not in KEY_COLUMNS]
+    assert list(catalog.sample_meanings()) == columns
+
+
+def test_a_column_means_what_its_declaration_computes_whatever_encodes_it() -> None:
+    city = next(feature for feature in load_catalog().features if feature.name == "user_city")
+    assert changed_meanings(with_features(replace(city, encoding=Ids(vocabulary="town"), doc="Town."))) == set()
+    assert changed_meanings(with_features(replace(city, default="nowhere"))) == {"user_city"}
+    assert changed_meanings(with_features(replace(city, name="user_town"))) == {"user_town"}
+
+
+def test_fields_of_rooms_are_decided_together_and_with_them_what_is_keyed_by_one() -> None:
+    tags = Feature(
+        name="room_language",
+        entity=Entity.ROOM,
+        op=RoomField(column="language"),
+        dtype=DType.STRING,
+        encoding=Ids(vocabulary="language"),
+        default="",
+        doc="Of a test.",
+    )
+    by_category = {feature.name for feature in load_catalog().of_entity(Entity.USER_CATEGORY)}
+    assert len(by_category) > 5
+    assert changed_meanings(with_features(tags)) == {"room_language", "category", "room_content"} | by_category
+
+
+def test_labels_are_decided_together() -> None:
+    catalog = load_catalog()
+    tasks = {name for label in catalog.labels for name in (label_name(label.name), mask_name(label.name))}
+    assert changed_meanings(replace(catalog, labels=catalog.labels[:-1])) == tasks
+
+
+def test_a_catalog_is_cut_down_to_columns() -> None:
+    catalog = load_catalog()
+    wanted = ["user_city", "watched_age", label_name("gift")]
+    part = catalog.only(wanted)
+    assert [feature.name for feature in part.features] == ["user_city"]
+    assert [(s.name, [field.name for field in s.fields]) for s in part.sequences] == [("watched", ["age"])]
+    assert part.labels == catalog.labels
+    assert part.sample_meanings().items() <= catalog.sample_meanings().items()
+    nothing = catalog.only(())
+    assert (nothing.features, nothing.sequences, nothing.labels, nothing.max_days()) == ((), (), (), 0)
+
+
+def test_keys_of_profiles_are_keys_of_samples_or_fields_of_the_room() -> None:
+    catalog = load_catalog()
+    assert [catalog.key_column(key) for key in Entity.USER_CATEGORY.keys] == ["user_id", "category"]
+    with pytest.raises(CatalogError, match=r"declare a feature of Entity\.ROOM"):
+        catalog.only(["user_city"]).key_column("category")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from features.manifest import TRAINSET_FILE, Task, TrainSet
+from features.spec import SHARES, Sum
 from jobs.open_run import open_run
 from jobs.settings import Settings
 from jobs.stale import tell_built_on, tell_left_alone, tell_plan
@@ -85,6 +87,19 @@ def test_the_plan_and_all_that_was_built_on_it_are_told(
     assert "nothing is stale" in told
     assert f"training full/old: {samples}: another → " in told
     assert "deepfm version 1" not in told
+
+    known = run.context.catalog
+    shares = next(feature for feature in known.features if feature.name == "user_shares_30d")
+    new = replace(shares, name="user_shares_3d", op=Sum(measure=SHARES, days=3))
+    plan = find_stale(replace(run.context, catalog=replace(known, features=(*known.features, new))))
+    tell_plan(plan)
+    tell_built_on(run, str(copy), plan)
+    told = capsys.readouterr().out
+    assert "new: _sum_shares_3; " in told
+    assert "new: user_shares_3d; 108 are kept" in told
+    assert "profiles_user of the same day gets other columns" in told
+    assert "4 of them only in some columns" in told
+    assert f"training full/true: {samples} will be rebuilt" in told
 
     file = raw_folder(copy, "impressions", DAY) / "part-0.parquet"
     os.utime(file, ns=(0, file.stat().st_mtime_ns + 5_000_000_000))

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import stale
+import pipeline.context
 from pipeline.manifests import PartitionManifest
 from pipeline.plan import PLAN, stage
 from pipeline.stages.names import TRAINSETS
@@ -152,9 +152,9 @@ def test_changed_conf_and_code_make_everything_stale(
     plan = find_stale(context_of(spark, world, "time.event_lag_seconds=31"))
     assert names(plan, Kind.CHANGED) == set(digests(world))
     assert {reason.what for entry in plan.partitions for reason in entry.reasons if reason.kind is Kind.CHANGED} == {
-        "conf time or catalog"
+        "conf time"
     }
-    monkeypatch.setattr(stale, "code_fingerprint", lambda: "other")
+    monkeypatch.setattr(pipeline.context, "code_fingerprint", lambda: "other")
     lines = in_lines(find_stale(context_of(spark, world)))
     assert [line for line in lines if "code: " not in line.reasons[0]] == []
     assert len(lines) < len(digests(world)), "days in a row with equal reasons are one line"
