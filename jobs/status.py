@@ -10,7 +10,7 @@ from rich.table import Table
 from features.storage import list_folders
 from jobs.console import console
 from jobs.settings import Settings
-from jobs.status_checks import checked_manifests, columns_table, findings_table
+from jobs.status_checks import columns_table, findings_table, shown_manifests
 from pipeline.stages.names import TRAINSETS
 from pipeline.tables import Warehouse
 from training.registry import Registry
@@ -21,7 +21,7 @@ def show_status(warehouse_url: str, place: str) -> None:
     warehouse = Warehouse(warehouse_url)
     console.print(raw_table(warehouse))
     console.print(derived_table(warehouse))
-    console.print(findings_table([*checked_manifests(warehouse)]))
+    console.print(findings_table([*shown_manifests(warehouse)]))
     settings = Settings.load(place)
     registry = Registry.open(*settings.tracking(warehouse.url))
     console.print(version_table(registry, settings.training.models))
@@ -29,7 +29,7 @@ def show_status(warehouse_url: str, place: str) -> None:
 
 def show_checks(warehouse_url: str, table: str | None, day: datetime.date | None) -> None:
     """Print every figure of the border checks: of the newest partition of each table, unless one is named."""
-    for manifest in checked_manifests(Warehouse(warehouse_url), table, day):
+    for manifest in shown_manifests(Warehouse(warehouse_url), table, day):
         console.print(columns_table(manifest))
         for found in manifest.checks.findings if manifest.checks is not None else ():
             console.print(f"  {found.column or manifest.table}: {found.what}", markup=False, soft_wrap=True)

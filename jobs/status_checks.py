@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from features.errors import NotReadyError, Problem
-from pipeline.border import ColumnSeen, Finding
+from pipeline.border import BorderChecks, ColumnSeen, Finding
 from pipeline.manifests import PartitionManifest, day_partition
 from pipeline.tables import Warehouse
 
@@ -17,27 +17,27 @@ WORST = 3
 MARKS = {"warn": "[yellow]warn[/]", "stop": "[red]stop[/]"}
 
 
-def checked_manifests(
+def shown_manifests(
     warehouse: Warehouse, table: str | None = None, day: datetime.date | None = None
 ) -> Iterator[PartitionManifest]:
-    """The newest partition of every table, or that of `day`; tables made without checks are left out.
+    """The newest partition of every table, or that of `day`.
 
     Raises:
         NotReadyError: when the table was never computed, or no table of that day.
     """
     tables = warehouse.tables()
     chosen = [name for name in tables if table in (None, name)]
-    found = []
+    found = False
     for name in chosen:
         partition = max(warehouse.partitions(name)) if day is None else day_partition(day)
         manifest = warehouse.manifest(name, partition)
         if manifest is not None:
-            found.append(manifest)
+            found = True
+            yield manifest
     if not found and (table is not None or day is not None):
         remedy = f"Tables at hand: {', '.join(tables) or 'none'}; `limelight status` shows their days"
         wanted = day.isoformat() if day is not None else None
         raise NotReadyError([Problem(table=table, day=wanted, what="was not computed yet", remedy=remedy)])
-    yield from (manifest for manifest in found if manifest.checks is not None)
 
 
 def worst_findings(manifest: PartitionManifest, most: int | None = WORST) -> Sequence[Finding]:
@@ -51,10 +51,10 @@ def findings_table(manifests: Sequence[PartitionManifest]) -> Table:
     """The worst findings of each partition, and how many more there are."""
     table = Table("checked", "day", "findings", "", "column", "what")
     for manifest in manifests:
-        assert manifest.checks is not None
         worst = worst_findings(manifest)
         day = manifest.partition.removeprefix("dt=")
-        table.add_row(manifest.table, day, str(len(manifest.checks.findings)), "", "", reference_words(manifest))
+        number = str(len(manifest.checks.findings)) if manifest.checks is not None else ""
+        table.add_row(manifest.table, day, number, "", "", reference_words(manifest))
         for found in worst:
             table.add_row("", "", "", MARKS[found.severity], found.column or "", escape(found.what))
     return table
@@ -63,21 +63,34 @@ def findings_table(manifests: Sequence[PartitionManifest]) -> Table:
 def reference_words(manifest: PartitionManifest) -> str:
     """What the figures of a partition rest on."""
     checks = manifest.checks
-    if checks is None or not checks.reference:
+    if checks is None:
+        return "not checked: no stage of days wrote it, or one from before there were checks"
+    if not checks.reference:
         return "no reference: no day before it was committed with checks"
     first, last = (checks.reference[at].removeprefix("dt=") for at in (0, -1))
     return f"compared with {len(checks.reference)} days, {first} to {last}, {checks.reference_rows:,} rows"
 
 
+def carried_words(manifest: PartitionManifest) -> str:
+    """Of a carried partition: what of it was computed, and what is not judged; nothing of others."""
+    seen = manifest.checks.carried if manifest.checks is not None else None
+    if seen is None:
+        return ""
+    return (
+        f"carried from {manifest.carried_from}: {seen.touched:,} keys touched, {seen.born:,} new, {seen.died:,} gone; "
+        "distributions and distinct keys are judged at the next base"
+    )
+
+
 def columns_table(manifest: PartitionManifest) -> Table:
     """Every figure of every column of one partition; the histogram from its third bin on."""
-    assert manifest.checks is not None
-    keys = manifest.checks.distinct_keys
-    distinct = "" if keys is None else f", about {keys:,} distinct keys"
-    title = f"{manifest.table} {manifest.partition}: {manifest.rows:,} rows{distinct}; {reference_words(manifest)}"
+    checks = manifest.checks or BorderChecks()
+    distinct = "" if checks.distinct_keys is None else f", about {checks.distinct_keys:,} distinct keys"
+    words = "; ".join(part for part in (reference_words(manifest), carried_words(manifest)) if part)
+    title = f"{manifest.table} {manifest.partition}: {manifest.rows:,} rows{distinct}; {words}"
     table = Table("column", "nulls", "low", "high", "positive", "psi", "histogram", "finding", title=title)
-    for name, seen in manifest.checks.columns.items():
-        found = "; ".join(f"{f.kind} ({f.severity})" for f in manifest.checks.findings if f.column == name)
+    for name, seen in checks.columns.items():
+        found = "; ".join(f"{f.kind} ({f.severity})" for f in checks.findings if f.column == name)
         table.add_row(name, *_figures(seen), found)
     return table
 

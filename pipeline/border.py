@@ -12,7 +12,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Kind = Literal["rows", "nulls", "non_finite", "range", "repeated_keys", "label_rate", "psi"]
+Kind = Literal["rows", "nulls", "non_finite", "range", "repeated_keys", "label_rate", "psi", "state", "touched"]
 Severity = Literal["warn", "stop"]
 
 
@@ -42,7 +42,7 @@ class ColumnSeen(Closed):
 
 
 class Finding(Closed):
-    """A figure above its threshold."""
+    """A figure above its threshold; `examples` are keys, at most five."""
 
     kind: Kind
     severity: Severity
@@ -50,6 +50,20 @@ class Finding(Closed):
     figure: float
     threshold: float
     what: str
+    examples: tuple[str, ...] = ()
+
+
+class CarriedSeen(Closed):
+    """What a carried partition makes of the one below.
+
+    Attributes:
+        touched: keys whose row was computed again: something of theirs arrived, or left a window.
+        born, died: of these, the keys that the one below does not have, and those that only it has.
+    """
+
+    touched: int
+    born: int
+    died: int
 
 
 class BorderChecks(Closed):
@@ -60,6 +74,7 @@ class BorderChecks(Closed):
         distinct_keys: estimate (HyperLogLog++); None for a table whose keys are not known.
         reference: partitions that distributions were compared with, at most the conf'd days before.
         reference_rows: rows of all of them.
+        carried: None for a partition that was written whole.
     """
 
     columns: Mapping[str, ColumnSeen] = Field(default_factory=dict)
@@ -67,6 +82,7 @@ class BorderChecks(Closed):
     distinct_keys: int | None = None
     reference: tuple[str, ...] = ()
     reference_rows: int = 0
+    carried: CarriedSeen | None = None
     findings: tuple[Finding, ...] = ()
 
 

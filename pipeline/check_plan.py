@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from features.schema import KEY_COLUMNS, Catalog
-from features.spark.ops import HAPPENED
+from features.spark.ops import HAPPENED, ActiveBits, StateColumn
+from features.spark.window_state import state_layout, stored_entities
 from features.spec import (
     MEASURES,
     TILED_ENTITIES,
@@ -62,10 +63,13 @@ def plan_of(table: str, schema: Sequence[tuple[str, str]], catalog: Catalog, one
     for name, binning in binnings.items():
         if isinstance(binning, Judged):
             bounds |= {name: (0, 1), binning.mask: (0, 1)}
+    stored = _stored_columns(table, catalog)
+    binnings = {name: binning for name, binning in binnings.items() if not isinstance(stored.get(name), ActiveBits)}
+    bounds |= {name: (0, None) for name, column in stored.items() if not isinstance(column, ActiveBits)}
     if table in TILES:
         bounds |= {measure.name: (0, None) for measure in MEASURES}
     nullable = {feature.name for feature in catalog.features if feature.default is None}
-    whole = {*names} if table in TILES else {*names} - nullable if table == SAMPLES else {*keys}
+    whole = {*names} if table in TILES else {*names} - nullable if table == SAMPLES else {*keys, *stored}
     return TablePlan(
         table=table,
         keys=keys,
@@ -74,6 +78,17 @@ def plan_of(table: str, schema: Sequence[tuple[str, str]], catalog: Catalog, one
         bounds={name: bound for name, bound in bounds.items() if bound != (None, None)},
         one_in=one_in if keys else 1,
     )
+
+
+def _stored_columns(table: str, catalog: Catalog) -> Mapping[str, StateColumn]:
+    """State columns of a table of profiles; none of other tables.
+
+    Bits of active days move on with the calendar: they have no distribution and no order.
+    """
+    for entity in stored_entities(catalog):
+        if table == profile_table(entity):
+            return {column.name: column for column in state_layout(entity, catalog).sums}
+    return {}
 
 
 def table_keys(table: str, columns: Sequence[str]) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from features.errors import DataError, Problem
 from features.schema import Catalog
 from pipeline.binning import NON_FINITE_BIN, Judged
-from pipeline.border import BorderChecks, ColumnSeen, Finding, Kind, PastDay, Severity
+from pipeline.border import BorderChecks, CarriedSeen, ColumnSeen, Finding, Kind, PastDay, Severity
 from pipeline.check_plan import Bounds, TablePlan, plan_of
 from pipeline.config import ChecksConf, Limit
 from pipeline.footers import Span
@@ -32,17 +32,31 @@ REMEDIES: Mapping[Kind, str] = {
     "repeated_keys": "A join repeats rows; look for repeated keys in the stage before",
     "label_rate": "Look whether the actions behind the label arrived whole: `limelight check-raw`",
     "psi": "Look at `limelight status --checks` for when the column began to move",
+    "state": "What is stored of the days before is not what was written. Compute the day from its tiles: "
+    "`limelight backfill --force --set windows.max_carried_days=0`",
+    "touched": "Look whether raw days arrived whole: `limelight check-raw`",
 }
 
 
 @dataclass(frozen=True, kw_only=True)
+class Impossible:
+    """Touched keys that hold a value in a column which no tiles can have made."""
+
+    column: str
+    keys: int
+    examples: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class DaySeen:
-    """One day of a write, before it is compared with anything."""
+    """One day of a write, before it is compared with anything; `carried` and `impossible` only where it is a delta."""
 
     rows: int
     spans: Mapping[str, Span]
     histograms: Mapping[str, Sequence[int]]
     distinct_keys: int | None = None
+    carried: CarriedSeen | None = None
+    impossible: Sequence[Impossible] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +96,7 @@ class BorderRules:
             known[day] = PastDay(partition=f"dt={day}", rows=seen[day].rows, columns=judged[day].columns)
         problems = [
             Problem(table=plan.table, day=day.isoformat(), column=found.column, what=found.what,
+                    examples=found.examples,
                     remedy=f"{REMEDIES[found.kind]}. Nothing was committed; the threshold is conf checks.{found.kind}")
             for day, checks in judged.items()
             for found in checks.findings
@@ -93,7 +108,7 @@ class BorderRules:
 
     def _judge_day(self, plan: TablePlan, seen: DaySeen, reference: Sequence[PastDay]) -> BorderChecks:
         columns = {}
-        findings: list[Finding] = [*self._table_findings(seen, reference)]
+        findings: list[Finding] = [*self._table_findings(seen, reference), *self._carried_findings(seen)]
         for name in dict.fromkeys([*seen.spans, *seen.histograms]):
             column = self._column(plan, seen, reference, name)
             columns[name] = column
@@ -104,6 +119,7 @@ class BorderRules:
             distinct_keys=seen.distinct_keys,
             reference=tuple(past.partition for past in reference),
             reference_rows=sum(past.rows for past in reference),
+            carried=seen.carried,
             findings=tuple(findings),
         )
 
@@ -116,7 +132,7 @@ class BorderRules:
             nulls=span.nulls,
             low=span.low,
             high=span.high,
-            bins=str(binning) if binning is not None else None,
+            bins=str(binning) if counts else None,
             histogram=tuple(counts),
             psi=psi(counts, compared, self.conf.empty_share) if compared is not None else None,
             rate=positive_rate(counts) if isinstance(binning, Judged) else None,
@@ -132,6 +148,17 @@ class BorderRules:
             figure = max(0.0, 1 - seen.distinct_keys / seen.rows)
             what = f"about {seen.distinct_keys:,} distinct keys in {seen.rows:,} rows"
             yield from _above(self.conf.repeated_keys, "repeated_keys", None, figure, what)
+
+    def _carried_findings(self, seen: DaySeen) -> Iterator[Finding]:
+        if seen.carried is None:
+            return
+        touched, either = seen.carried.touched, seen.rows + seen.carried.died
+        what = f"{touched:,} keys of {either:,} were touched"
+        yield from _above(self.conf.touched, "touched", None, touched / max(1, either), what)
+        for found in seen.impossible:
+            what = f"{found.keys:,} of {touched:,} touched keys hold what no tiles can have made"
+            for finding in _above(self.conf.state, "state", found.column, found.keys / touched, what):
+                yield finding.model_copy(update={"examples": found.examples})
 
     def _column_findings(
         self, plan: TablePlan, seen: DaySeen, reference: Sequence[PastDay], name: str, column: ColumnSeen

@@ -131,6 +131,8 @@ class ChecksConf(Section):
     repeated_keys: Limit = Limit(warn=0.08, stop=0.2)
     label_rate: Limit = Limit(warn=0.5)
     psi: Limit = Limit(warn=0.25)
+    state: Limit = Limit(stop=0)
+    touched: Limit = Limit()
 
 
 class RetentionConf(Section):
@@ -142,7 +144,7 @@ class RetentionConf(Section):
     generations: int = Field(default=1, ge=1, description="newest generations of each partition")
     trainsets: int = Field(default=3, ge=1, description="newest train sets, beside those that versions rest on")
     rollbacks: int = Field(default=2, ge=0, description="predecessors of each champion that stay able to take over")
-    young_hours: int = Field(default=24, ge=1, description="what is younger may be in use")
+    young_hours: int = Field(default=24, ge=0, description="what is younger may be in use; 0: nothing reads meanwhile")
 
 
 class ServingConf(Section):

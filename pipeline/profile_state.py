@@ -12,14 +12,15 @@ import datetime
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from pyspark.sql import Observation
 from pyspark.sql import functions as F
 
 from features.errors import DataError, Problem
-from features.spark.carried import DIGEST_CHANGES, merged_state
+from features.spark.carried import BESIDE, merged_state
 from features.spark.ops import DAY, zero
 from features.spark.window_state import StateLayout, as_features, state_layout
+from pipeline.checks import BorderRules
 from pipeline.context import Context
+from pipeline.delta_watch import DeltaWatch
 from pipeline.freshness import Standing
 from pipeline.manifests import PartitionManifest, Provenance, day_partition
 from pipeline.observed import Keys
@@ -141,26 +142,27 @@ def write_delta(
         below: the partition of the day before.
 
     Raises:
-        DataError: when the state below has other columns.
+        DataError: when the state below has other columns, or a border check stops the day.
         HeldError: when another run holds the day, or has committed it meanwhile.
     """
-    seen = Observation()
-    sums = (F.coalesce(F.sum(name), F.lit(0)).alias(name) for name in DIGEST_CHANGES)
-    watched = rows.observe(seen, *sums).drop(*DIGEST_CHANGES)
-    schema = tuple((field.name, field.dataType.simpleString()) for field in watched.schema.fields)
-    if schema != below.schema_:
-        raise DataError([_schema_problem(below, schema)])
+    provenance = context.provenance(below.table, {day: inputs})
+    columns = tuple((name, sql_type) for name, sql_type in rows.dtypes if name not in BESIDE)
+    if columns != below.schema_:
+        raise DataError([_schema_problem(below, columns)])
+    plan = _border(context).plan(below.table, columns)
+    watch = DeltaWatch(rows, plan.keys)
     with context.warehouse.attempt(below.table, [day_partition(day)]) as attempt:
-        written, _ = attempt.write(watched, DAY, layer=layers(below) + 1)
-        more_rows, high, low = (int(seen.get[name]) for name in DIGEST_CHANGES)
-        now = Keys.of_digest(below.digest) + Keys(rows=more_rows, high=high, low=low)
+        written, spans = attempt.write(watch.rows, DAY, layer=layers(below) + 1)
+        now = Keys.of_digest(below.digest) + watch.change()
+        checks = context.warehouse.judged(provenance, plan, {day: watch.seen(now.rows, spans.get(day, {}))})
         manifest = attempt.manifest(
             day,
-            context.provenance(below.table, {day: inputs}),
+            provenance,
             files=(*below.files, *written.get(day, ())),
             rows=now.rows,
             digest=now.digest(),
-            schema=schema,
+            schema=columns,
+            checks=checks.get(day),
             carried_from=below.partition,
         )
         context.warehouse.commit([manifest])
@@ -187,6 +189,7 @@ def compacted(context: Context, entity: Entity, manifest: PartitionManifest) -> 
             conf=manifest.conf,
             meanings=manifest.meanings,
             same_rows_as={day: manifest.same_rows_as},
+            border=_border(context),
         ),
         day_column=DAY,
         hashed=columns,
@@ -194,6 +197,10 @@ def compacted(context: Context, entity: Entity, manifest: PartitionManifest) -> 
         expected={day: Keys.of_digest(manifest.digest)},
     )
     return written[day]
+
+
+def _border(context: Context) -> BorderRules:
+    return BorderRules(catalog=context.catalog, conf=context.conf.checks)
 
 
 def needs_compaction(manifest: PartitionManifest, *, max_deltas: int, max_delta_share: float) -> bool:

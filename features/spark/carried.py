@@ -20,12 +20,13 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
+from itertools import pairwise
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from features.schema import Catalog
-from features.spark.ops import ARRIVED, DAY, E_NUMBER, HAPPENED, PartnerCount, TileColumn, zero
+from features.spark.ops import ARRIVED, DAY, E_NUMBER, HAPPENED, PartnerCount, TileColumn, Total, zero
 from features.spark.row_hash import high_half, low_half
 from features.spark.window_state import (
     PAIRS,
@@ -41,7 +42,11 @@ ONE_DAY = dt.timedelta(days=1)
 RANKED = "_ranked"
 ROWS, HIGH, LOW = "rows_change", "high_change", "low_change"
 DIGEST_CHANGES = (ROWS, HIGH, LOW)
-"""Further columns of a delta: what its row changes in the number of rows and in the two sums of row hashes."""
+"""What a row of a delta changes in the number of rows and in the two sums of row hashes."""
+IMPOSSIBLE = "impossible"
+"""Names, by commas, of the columns whose new value no tiles can have made: what lies below is not what it was."""
+BESIDE = (*DIGEST_CHANGES, IMPOSSIBLE)
+"""Columns of a delta that are looked at while it is written, and not written."""
 
 
 def merged_state(layout: StateLayout, rows: DataFrame, keys: Sequence[str]) -> DataFrame:
@@ -148,7 +153,7 @@ def delta(layout: StateLayout, moved: DataFrame, *, day: dt.date) -> DataFrame:
     """The rows to write for the day after `day`, from `touched`.
 
     Returns:
-        day: date, keys..., state columns, then DIGEST_CHANGES.
+        day: date, keys..., state columns, then BESIDE.
     """
     was = {name: F.col(_was(name)) for name in layout.columns}
     now = {name: F.col(name) for name in layout.columns}
@@ -167,7 +172,26 @@ def delta(layout: StateLayout, moved: DataFrame, *, day: dt.date) -> DataFrame:
             (F.coalesce(half(hashes["now"]), zero()) - F.coalesce(half(hashes["was"]), zero())).alias(name)
             for name, half in ((HIGH, high_half), (LOW, low_half))
         ),
+        F.concat_ws(",", *_impossible(layout, now, day + ONE_DAY)).alias(IMPOSSIBLE),
     )
+
+
+def _impossible(layout: StateLayout, now: Mapping[str, Column], day: dt.date) -> list[Column]:
+    """Per column its name where it cannot be: by itself, above a longer window's, or of a key that is not there."""
+    is_there = layout.alive(now)
+    longer: dict[str, str] = {}
+    totals = [column for column in layout.sums if isinstance(column, Total)]
+    for source in dict.fromkeys(column.source for column in totals):
+        nested = sorted((column for column in totals if column.source == source), key=lambda column: column.days)
+        longer |= {short.name: long.name for short, long in pairwise(nested)}
+    named = []
+    for column in layout.sums:
+        value = now[column.name]
+        may_be = column.may_be(value, day) & (is_there | (value == 0))
+        if column.name in longer:
+            may_be &= value <= now[longer[column.name]]
+        named.append(F.when(~may_be, F.lit(column.name)))
+    return named
 
 
 def partner_changes(pairs: DataFrame, partners: Sequence[PartnerCount], keys: Sequence[str]) -> DataFrame:

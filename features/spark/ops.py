@@ -54,6 +54,7 @@ class Total:
       merged     of the rows that a key has in a base and its deltas: what the key's state is
       after      the state of the next day, from the state as of `day` and what entered and left since
       change     what a delta's row holds, so that `merged` gives the new state
+      may_be     whether tiles can have made a value of the state as of `day`
     """
 
     source: str | None
@@ -76,6 +77,9 @@ class Total:
 
     def change(self, new: Column, old: Column) -> Column:
         return new - old
+
+    def may_be(self, value: Column, _day: dt.date) -> Column:
+        return value >= 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +122,12 @@ class ActiveBits:
     def change(self, new: Column, old: Column) -> Column:
         return new.bitwiseXOR(old)
 
+    def may_be(self, value: Column, day: dt.date) -> Column:
+        inside = {(epoch_days(day) - back) % self.period - self.word * WORD_BITS for back in range(1, self.days + 1)}
+        outside = sum(1 << place for place in range(WORD_BITS) if place not in inside)
+        signed = outside - (1 << WORD_BITS) if outside >> (WORD_BITS - 1) else outside
+        return value.bitwiseAND(F.lit(signed)) == 0
+
 
 @dataclass(frozen=True, kw_only=True)
 class LastActive:
@@ -144,6 +154,10 @@ class LastActive:
     def change(self, new: Column, old: Column) -> Column:
         return new - old
 
+    def may_be(self, value: Column, day: dt.date) -> Column:
+        newest = epoch_days(day)
+        return (value == 0) | value.between(newest - self.days + 1, newest)
+
 
 @dataclass(frozen=True, kw_only=True)
 class PartnerCount:
@@ -164,6 +178,9 @@ class PartnerCount:
 
     def change(self, new: Column, old: Column) -> Column:
         return new - old
+
+    def may_be(self, value: Column, _day: dt.date) -> Column:
+        return value >= 0
 
     @property
     def pair(self) -> Total:

@@ -8,6 +8,8 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from features.errors import DataError
@@ -56,6 +58,13 @@ def test_a_carried_day_has_the_content_of_the_bulk_recompute_and_is_as_fresh(
         assert carried.inputs == made_in_bulk.inputs
         assert (carried.carried_from, made_in_bulk.carried_from) == (day_partition(EVE), None)
         assert {file.path for file in carried.files} > {file.path for file in current(eve, table, EVE).files}
+        assert carried.checks is not None
+        assert carried.checks.carried is not None
+        delta_rows = sum(file.rows for file in carried.files if file.layer == 1)
+        born, died = carried.checks.carried.born, carried.checks.carried.died
+        assert carried.checks.carried.touched == delta_rows
+        assert carried.rows == current(eve, table, EVE).rows + born - died
+        assert (carried.checks.reference, carried.checks.findings) == ((day_partition(EVE),), ())
     features = {}
     for warehouse in (world, eve):
         frame = read_features(context_of(spark, warehouse), Entity.USER, SAMPLE_DAYS)
@@ -74,9 +83,32 @@ def test_compaction_keeps_the_content_and_stops_when_base_and_deltas_do_not_add_
     assert (after.digest, after.rows, after.inputs) == (before.digest, before.rows, before.inputs)
     assert (layers(before), layers(after), after.generation) == (1, 0, 2)
     assert after.rows == sum(file.rows for file in after.files)
+    assert after.checks is not None
+    assert after.checks.carried is None
+    assert after.checks.columns["_tiles_30"].psi is not None, "the base of the eve is the reference"
     with pytest.raises(DataError, match="went in"):
         compacted(context, Entity.ANCHOR, after.model_copy(update={"digest": f"{after.rows:x}-1-1"}))
     assert current(eve, "profiles_anchor", DAY) == after
+
+
+def test_a_state_that_no_tiles_can_have_made_stops_the_day(spark: SparkSession, eve: Path) -> None:
+    table = "profiles_user_category"
+    for file in current(eve, table, EVE).files:
+        path = eve / table / file.path
+        rows = pq.ParquetFile(path).read()
+        place = rows.column_names.index("_tiles_30")
+        pq.write_table(rows.set_column(place, "_tiles_30", pc.subtract(rows["_tiles_30"], 1000)), path)
+        (path.parent / f".{path.name}.crc").unlink()
+    with pytest.raises(DataError) as caught:
+        profiles.run(context_of(spark, eve), [DAY])
+    problems = {problem.column: problem for problem in caught.value.problems}
+    problem = problems["_tiles_30"]
+    assert (problem.table, problem.day) == (table, str(DAY))
+    assert re.search(r"touched keys hold what no tiles can have made: state is \S+, above 0 \(stop\)", problem.what)
+    assert len(problem.examples) == 5
+    assert re.fullmatch(r"user_id=\d+, category=.*", str(problem.examples[0]))
+    assert "backfill --force" in problem.remedy
+    assert Warehouse(str(eve)).manifest(table, day_partition(DAY)) is None
 
 
 def test_a_run_killed_between_two_entities_is_completed_by_the_next(

@@ -12,11 +12,13 @@ import pytest
 
 from features.errors import DataError
 from features.schema import load_catalog
-from features.spec import DType
+from features.spark.ops import ActiveBits
+from features.spark.window_state import state_layout
+from features.spec import DType, Entity
 from pipeline.binning import Judged, binnings_of
-from pipeline.border import BorderChecks, ColumnSeen, PastDay
+from pipeline.border import BorderChecks, CarriedSeen, ColumnSeen, PastDay
 from pipeline.check_plan import plan_of
-from pipeline.checks import BorderRules, DaySeen
+from pipeline.checks import BorderRules, DaySeen, Impossible
 from pipeline.config import ChecksConf, Limit
 from pipeline.footers import Span
 from pipeline.manifests import PartitionManifest, Provenance
@@ -112,6 +114,50 @@ def test_a_label_whose_rate_halves_is_told() -> None:
     assert found.columns["label_enter"].rate == 0.15
     figures = {finding.kind: finding.figure for finding in found.findings}
     assert figures["label_rate"] == pytest.approx(0.625)
+
+
+def test_a_carried_day_is_judged_by_its_rows_its_state_and_by_conf_its_touched_keys() -> None:
+    odd = Impossible(column="_sum_enters_7", keys=2, examples=("user_id=4", "user_id=9"))
+    seen = DaySeen(
+        rows=90,
+        spans={"_sum_enters_7": Span(nulls=0)},
+        histograms={},
+        carried=CarriedSeen(touched=50, born=5, died=10),
+        impossible=[odd],
+    )
+    lax = CONF.model_copy(update={"state": Limit(warn=0), "touched": Limit(warn=0.4), "rows": Limit(warn=0.1)})
+    found = judged({DAYS[0]: day_seen([40, 40]), DAYS[1]: seen}, lax)[DAYS[1]]
+    figures = {finding.kind: finding.figure for finding in found.findings}
+    assert figures == {"rows": pytest.approx(1 / 8), "touched": 0.5, "state": 0.04}
+    assert (found.carried, found.distinct_keys) == (seen.carried, None)
+    assert found.columns["_sum_enters_7"] == ColumnSeen(nulls=0)
+    with pytest.raises(DataError) as caught:
+        judged({DAYS[1]: seen})
+    (problem,) = caught.value.problems
+    assert (problem.table, problem.day, problem.column) == (TABLE, "2025-03-02", "_sum_enters_7")
+    assert "2 of 50 touched keys hold what no tiles can have made" in problem.what
+    assert problem.examples == odd.examples
+
+
+def test_a_carried_day_lends_its_rows_but_no_distribution_to_the_days_after() -> None:
+    carried = DaySeen(rows=20, spans={}, histograms={}, carried=CarriedSeen(touched=9, born=0, died=0))
+    days = {DAYS[0]: day_seen([10, 10]), DAYS[1]: carried, DAYS[2]: day_seen([10, 10])}
+    found = judged(days)[DAYS[2]]
+    assert found.reference == ("dt=2025-03-01", "dt=2025-03-02")
+    assert found.columns["user_enters_7d"].psi == 0
+    assert found.findings == ()
+
+
+def test_window_state_is_never_null_nor_negative_and_bits_of_days_have_no_distribution() -> None:
+    layout = state_layout(Entity.USER, CATALOG)
+    schema = [("day", "date"), *((name, "bigint") for name in (*layout.keys, *layout.columns))]
+    plan = plan_of(TABLE, schema, CATALOG)
+    bits = {column.name for column in layout.sums if isinstance(column, ActiveBits)}
+    sums = {column.name for column in layout.sums}
+    assert bits
+    assert plan.required == {*layout.keys, *sums}
+    assert plan.bounds == dict.fromkeys(sums - bits, (0, None))
+    assert not bits & {*plan.binnings}
 
 
 def test_another_cut_is_not_compared() -> None:

@@ -11,15 +11,18 @@ from pyspark.sql import functions as F
 
 from features.schema import load_catalog
 from features.spark.carried import (
+    BESIDE,
     DIGEST_CHANGES,
+    IMPOSSIBLE,
     carried_day,
     delta,
     merged_state,
 )
-from features.spark.ops import DAY
+from features.spark.ops import DAY, ActiveBits, LastActive, Total, epoch_days
 from features.spark.profiles import profile_state
 from features.spark.row_hash import high_half, low_half
 from features.spark.window_state import as_features, state_layout, stored_entities
+from features.spec import Entity
 from tests.features.random_logs import LOG_STRIDE, LogShape, joined, many_logs, moved, random_logs
 from tests.features.spark.profile_rows import SparkProfiles, by_day_and_key
 from tests.features.spark.short_windows import FIRST_DAY, LONG, SHORT_WINDOWS
@@ -70,9 +73,11 @@ class Chain:
 
     def add(self, rows: DataFrame) -> None:
         rows = rows.localCheckpoint()
-        changes = rows.agg(*(F.coalesce(F.sum(name), F.lit(0)) for name in DIGEST_CHANGES)).collect()[0]
+        impossible = F.max(IMPOSSIBLE)
+        changes = rows.agg(*(F.coalesce(F.sum(name), F.lit(0)) for name in DIGEST_CHANGES), impossible).collect()[0]
+        assert not changes[3], changes[3]
         self.digest = (self.digest[0] + changes[0], self.digest[1] + changes[1], self.digest[2] + changes[2])
-        self.layers = self.layers.unionByName(rows.drop(*DIGEST_CHANGES)).coalesce(2).localCheckpoint()
+        self.layers = self.layers.unionByName(rows.drop(*BESIDE)).coalesce(2).localCheckpoint()
 
 
 @pytest.mark.parametrize(
@@ -106,3 +111,30 @@ def test_carried_day_after_day_is_the_bulk_recompute_and_the_oracle(
         expected = oracle.profiles(entity, catalog.windows(entity), history(), [last])
         assert by_day_and_key(as_features(entity, catalog, state), entity) == expected
         assert expected
+
+
+def test_what_no_tiles_can_have_made_is_named(spark: SparkSession) -> None:
+    layout = state_layout(Entity.USER, SHORT_WINDOWS)
+    day, newest = FIRST_DAY, epoch_days(FIRST_DAY) + 1
+    fine = {column.name: 1 if isinstance(column, Total) else 0 for column in layout.sums}
+    last = next(column for column in layout.sums if isinstance(column, LastActive))
+    bits = next(column for column in layout.sums if isinstance(column, ActiveBits))
+    short, long = (Total(source="impressions", days=days).name for days in (1, 3))
+    cases = [
+        ("", {}),
+        ("", {last.name: newest, bits.name: 1 << (epoch_days(day) % bits.period)}),
+        (last.name, {last.name: newest + 1}),
+        (last.name, {last.name: newest - last.days}),
+        (bits.name, {bits.name: 1 << ((epoch_days(day) + 1) % bits.period)}),
+        (last.name, {**dict.fromkeys(fine, 0), last.name: newest}),
+        (short, {short: 2}),
+        ("", {short: 2, long: 2}),
+        (",".join(fine), dict.fromkeys(fine, -1)),
+    ]
+    names = [*layout.keys, *(f"_was{name}" for name in fine), *fine]
+    rows = [(user, *[0] * len(fine), *(fine | changed).values()) for user, (_, changed) in enumerate(cases)]
+    moved = spark.createDataFrame(rows, ", ".join(f"`{name}` bigint" for name in names))
+    for top in layout.tops:
+        moved = moved.withColumns({top: F.lit(None).cast("string"), f"_was{top}": F.lit(None).cast("string")})
+    found = delta(layout, moved, day=day).orderBy(*layout.keys).select(IMPOSSIBLE).collect()
+    assert [row[0] for row in found] == [named for named, _ in cases]
