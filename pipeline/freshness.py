@@ -4,7 +4,7 @@
     meanings of the columns      those of the same meaning stand: they can be copied, and the others computed alone
 
 An input that was rewritten around the columns that it had (`same_rows_as`) is no other one: what was made of them
-stands.
+stands. What is said of columns holds for the rows of an action in the states of the last actions too.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from features.errors import MAX_EXAMPLES
 from pipeline.manifests import PartitionManifest
-from pipeline.meanings import KEYS, has_columns_of_their_own, read_for_some_columns
+from pipeline.meanings import KEYS, read_for_some_columns, stands_in_parts
 
 KEYS_CHANGED = "which keys there are, by the longest window"
 
@@ -104,7 +104,7 @@ def compare(
     ):
         if before != after:
             whole.append(Change(what=what, was=before, now=after))
-    if columns and (not kept or not has_columns_of_their_own(manifest.table)):
+    if columns and (not kept or not stands_in_parts(manifest.table)):
         whole += [Change(what=f"catalog: {change.what}", was=change.was, now=change.now) for change in columns]
     is_same = not whole and not columns and list(was) == list(now)
     return Standing(

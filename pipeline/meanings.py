@@ -37,9 +37,9 @@ def meanings(table: str, catalog: Catalog) -> dict[str, str]:
     return {}
 
 
-def has_columns_of_their_own(table: str) -> bool:
-    """Whether the columns of a table stand or fall one by one: each is made of its inputs without the others."""
-    return table == SAMPLES or _profiled(table) is not None
+def stands_in_parts(table: str) -> bool:
+    """Whether the parts of a table stand or fall one by one: each is made of its inputs without the others."""
+    return table in (SAMPLES, RECENT_ACTIONS) or _profiled(table) is not None
 
 
 def read_for_some_columns(table: str) -> frozenset[str]:

@@ -155,25 +155,25 @@ def _committed(context: Context, stage: Stage) -> dict[str, dict[datetime.date, 
     return found
 
 
-def _expected(context: Context, stage: Stage, day: datetime.date) -> dict[str, Mapping[str, str] | Reason]:
-    """Table → inputs of a day as they are now; under "" why they cannot be told."""
+def _expected(context: Context, stage: Stage, day: datetime.date) -> dict[str, Mapping[str, str] | Reason | None]:
+    """Table → inputs of a day as they are now, None where no feature wants it; under "" why they cannot be told."""
     try:
         seen = inputs_now(context, stage, [day])
     except DataError as error:
         return {"": Reason(kind=Kind.UNREADABLE, what=f"its inputs are not there: {error.problems[0]}")}
     gone = Reason(kind=Kind.UNREADABLE, what="its raw day is gone: the history begins later")
-    return {"": gone} | {table: days[day] for table, days in seen.items() if day in days}
+    unwanted = {table: None for table in stage.writes if table not in seen}
+    return {"": gone} | unwanted | {table: days[day] for table, days in seen.items() if day in days}
 
 
 def _reasons(
     context: Context,
     manifest: PartitionManifest,
-    expected: Mapping[str, str] | Reason | None,
+    inputs: Mapping[str, str] | Reason | None,
     stale: Mapping[str, StalePartition],
 ) -> list[Reason]:
-    if isinstance(expected, Reason):
-        return [expected]
-    inputs = expected or {}
+    if isinstance(inputs, Reason) or inputs is None:
+        return [inputs] if inputs else []
     standing = context.standing(manifest, inputs)
     reasons = [Reason(kind=Kind.CHANGED, what=change.what, was=change.was, now=change.now) for change in standing.whole]
     if standing.is_partial:
@@ -213,7 +213,7 @@ def _missing(context: Context, sample_days: Sequence[datetime.date]) -> list[Sta
             found += [
                 StalePartition(stage=stage.name, table=table, day=day, reasons=(reason,))
                 for table in stage.writes
-                if day not in committed[table] and table in expected
+                if day not in committed[table] and isinstance(expected.get(table), Mapping)
             ]
     return found
 

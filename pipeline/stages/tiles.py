@@ -96,7 +96,9 @@ def _roll_up(context: Context, entity: Entity, by_room: DataFrame, inputs: Input
 def _on_air(context: Context, days: Sequence[datetime.date]) -> list[PartitionManifest]:
     """Tiles on air, where a feature reads them."""
     ops = on_air_ops(context.catalog)
-    known = context.raw.listing.since_history("rooms", days) if ops else []
+    if not ops:
+        return []
+    known = context.raw.listing.since_history("rooms", days)
     inputs = {day: on_air_inputs_of(context, day) for day in known}
     todo = context.stale_days(ON_AIR_TILES, inputs)
     if not todo:

@@ -108,12 +108,14 @@ def test_an_input_that_came_for_new_columns_alone_takes_nothing_from_the_others(
     assert now(manifest(), more, inputs={**INPUTS, "profiles_user/dt=2025-03-03": "p4"}).whole
 
 
-def test_other_keys_and_tables_of_rows_stand_or_fall_whole() -> None:
+def test_other_keys_and_tables_without_parts_stand_or_fall_whole() -> None:
     state = manifest("profiles_user", meanings={KEYS: "k1", "_tiles_30": "t", "_sum_gifts_7": "g"})
     longer = now(state, {KEYS: "k2", "_tiles_60": "t", "_sum_gifts_7": "g"})
     assert [change.what for change in longer.whole] == [KEYS_CHANGED]
+    on_air = now(manifest("tiles_on_air", meanings={"ms_24h": "24"}), {"ms_24h": "24", "ms_12h": "12"})
+    assert [(change.what, change.was) for change in on_air.whole] == [("catalog: ms_12h", None)]
     recent = now(manifest("recent_actions", meanings={"watch": "w1"}), {"watch": "w1", "gift": "g1"})
-    assert [(change.what, change.was) for change in recent.whole] == [("catalog: gift", None)]
+    assert recent.is_partial
 
 
 def test_nothing_in_common_is_nothing_to_keep() -> None:

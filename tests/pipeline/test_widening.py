@@ -16,13 +16,13 @@ import pytest
 
 from features.errors import DataError
 from features.schema import KEY_COLUMNS, Catalog, load_catalog
-from features.spec import SHARES, DaysSinceLast, Entity, Feature, Sum
+from features.spec import SHARES, DaysSinceLast, Entity, Feature, OnAir, Sum, TopCategory
 from pipeline.context import Context
 from pipeline.manifests import PartitionManifest, day_partition
 from pipeline.profile_state import read_features
-from pipeline.stages import profiles
-from pipeline.stages.names import SAMPLES
-from pipeline.stale import Kind, find_stale, in_lines, rebuild
+from pipeline.stages import profiles, recent, samples
+from pipeline.stages.names import RECENT_ACTIONS, SAMPLES
+from pipeline.stale import find_stale, in_lines, rebuild
 from pipeline.tables import Warehouse
 from tests.small_world import SAMPLE_DAYS, compute, context_of, digests
 
@@ -61,8 +61,8 @@ def manifests(warehouse: Path) -> dict[str, PartitionManifest]:
 def cut_samples(context: Context) -> None:
     """Samples with the columns of the context's catalog alone, and manifests that say so."""
     stored = context.warehouse.require(SAMPLES, SAMPLE_DAYS)
-    standing = {day: context.standing(manifest, manifest.inputs) for day, manifest in stored.items()}
-    inputs = {day: manifest.inputs for day, manifest in stored.items()}
+    inputs = {day: samples.inputs_of(context, day) for day in SAMPLE_DAYS}
+    standing = {day: context.standing(manifest, inputs[day]) for day, manifest in stored.items()}
     names = [column.name for column in context.catalog.sample_columns()]
     rows = context.warehouse.read_days(context.spark, SAMPLES, SAMPLE_DAYS).select(*names)
     context.warehouse.write_days(rows, SAMPLES, SAMPLE_DAYS, context.provenance(SAMPLES, inputs, standing))
@@ -112,20 +112,24 @@ def test_new_windows_are_added_to_the_states_that_need_them_and_to_the_samples(
     assert find_stale(context_of(spark, copy)).partitions == ()
 
 
-def test_what_is_not_a_window_is_added_to_the_samples_alone(spark: SparkSession, world: Path, tmp_path: Path) -> None:
-    """Fields of the impression, the room and the user, sequences, and labels, which are computed together."""
+def test_what_is_no_window_is_added_without_the_profiles(spark: SparkSession, world: Path, tmp_path: Path) -> None:
+    """Fields of impression, room and user; a sequence of another action; all labels, for there is one more."""
     copy = Path(shutil.copytree(world, tmp_path / "copy"))
     new = {"hour", "scene", "user_city", "anchor_signed_days", "room_content", "room_viewers", "watched_category"}
-    fewer = replace(without({*new, "gifted_coins"}), labels=CATALOG.labels[:-1])
+    watched, _ = without(new).sequences
+    fewer = replace(without(new), sequences=(watched,), labels=CATALOG.labels[:-1])
 
     before = manifests(copy)
+    recent.run(context_with(spark, copy, fewer), SAMPLE_DAYS)
     cut_samples(context_with(spark, copy, fewer))
     narrow = manifests(copy)
-    assert written_anew(before, narrow) == {SAMPLES}
+    assert written_anew(before, narrow) == {RECENT_ACTIONS, SAMPLES}
     plan = find_stale(context_of(spark, copy))
-    assert [(entry.table, entry.day, {reason.kind for reason in entry.reasons}) for entry in plan.partitions] == [
-        (SAMPLES, day, {Kind.COLUMNS}) for day in SAMPLE_DAYS
-    ]
+    assert all(entry.keeps_columns for entry in plan.partitions)
+    lines = {line.table: (line.count, line.reasons[0]) for line in in_lines(plan)}
+    assert list(lines) == [RECENT_ACTIONS, SAMPLES]
+    assert lines[RECENT_ACTIONS] == (2, "new: gift; 1 are kept")
+    assert lines[SAMPLES][0] == 2
     rebuild(context_of(spark, copy), plan, lambda _: None)
     assert digests(copy) == digests(world)
     after = manifests(copy)
@@ -144,6 +148,15 @@ def test_a_longer_window_brings_keys_so_its_state_is_made_whole(spark: SparkSess
     assert whole == {"profiles_user"}
     (told,) = (line.reasons for line in in_lines(plan) if line.table == SAMPLES)
     assert told == ("new: new; 108 are kept", "profiles_user of the same day will be rebuilt")
+
+
+def test_a_state_that_no_feature_wants_any_more_is_not_stale(spark: SparkSession, world: Path) -> None:
+    by_category = {feature.name for feature in CATALOG.of_entity(Entity.USER_CATEGORY)}
+    tops = {feature.name for feature in CATALOG.features if isinstance(feature.op, TopCategory)}
+    airs = {feature.name for feature in CATALOG.features if isinstance(feature.op, OnAir)}
+    plan = find_stale(context_with(spark, world, without(by_category | tops | airs)))
+    assert {line.table for line in in_lines(plan)} == {"profiles_user", "profiles_anchor", SAMPLES}
+    assert {entry.table for entry in plan.partitions if entry.keeps_columns} == {"profiles_user", SAMPLES}
 
 
 def test_reading_state_that_lacks_columns_says_so(spark: SparkSession, world: Path) -> None:
