@@ -4,6 +4,7 @@ Steps:
   1. search   every Parquet file of every table with the user's column, in Spark tasks     rows of the user per file
   2. rewrite  each file that a current manifest names, without those rows, one to one       a file of the same order
   3. hashes   of the rows taken out, so that digests stay those of the content              (high, low) per day
+     counts   anchors count the user among their users: a delta takes it out of them        a file per day
   4. commit   a new generation of each touched partition; and of each that read one, the same files and the new
               digest of its input, so that nothing reads as stale
   5. delete   the old files and the generations that named them; train sets that hold the user go whole
@@ -26,6 +27,7 @@ from features.spark.ops import ARRIVED, DAY
 from features.spark.window_state import state_layout
 from features.spec import TILED_ENTITIES
 from pipeline.context import Context
+from pipeline.forgotten_partners import without_partner_counts
 from pipeline.leases import live_holders
 from pipeline.manifests import DataFile, PartitionManifest
 from pipeline.observed import Keys, keys_of
@@ -114,7 +116,10 @@ class Eraser:
             raise HeldError(f"live runs work on {live}: forget rewrites what they read. Try again when they are done")
         attempt = uuid.uuid4().hex[:12]
         replaced = self._rewrite(found.current, attempt)
-        manifests = self._without_user(found, replaced, attempt)
+        manifests = [
+            *self._without_user(found, replaced, attempt),
+            *without_partner_counts(self._context, self._user),
+        ]
         linked = self._linked(manifests)
         with ExitStack() as leases:
             for table in dict.fromkeys(manifest.table for manifest in linked):

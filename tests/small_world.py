@@ -18,9 +18,9 @@ from jobs.settings import Settings
 from pipeline.config import day_range
 from pipeline.context import Context
 from pipeline.run import StageRun, compute_samples, open_context
-from pipeline.tables import Warehouse
 from tests.features.random_logs import LogShape, random_logs
 from tests.pipeline.raw_rows import ARROW_TYPES, ZONE
+from tests.warehouse_files import manifests
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -81,11 +81,4 @@ def compute(context: Context, *days: datetime.date) -> list[StageRun]:
 
 def digests(warehouse: Path) -> dict[str, str]:
     """`table/partition` → content digest of everything that was committed."""
-    opened = Warehouse(str(warehouse))
-    found = {}
-    for table in opened.tables():
-        for partition in opened.partitions(table):
-            manifest = opened.manifest(table, partition)
-            assert manifest is not None
-            found[f"{table}/{partition}"] = manifest.digest
-    return found
+    return {name: manifest.digest for name, manifest in manifests(warehouse).items()}

@@ -157,23 +157,49 @@ def delta(layout: StateLayout, moved: DataFrame, *, day: dt.date) -> DataFrame:
     """
     was = {name: F.col(_was(name)) for name in layout.columns}
     now = {name: F.col(name) for name in layout.columns}
+    return moved.select(
+        F.lit(day + ONE_DAY).alias(DAY),
+        *layout.keys,
+        *_changes(layout, was, now),
+        F.concat_ws(",", *_impossible(layout, now, day + ONE_DAY)).alias(IMPOSSIBLE),
+    )
+
+
+def without_partner(layout: StateLayout, state: DataFrame, pairs: DataFrame) -> DataFrame:
+    """Delta rows that take one partner out of the state of the keys that count it.
+
+    Args:
+        state: day, keys..., state columns; of any number of days.
+        pairs: day, keys..., the state columns of the pairs that `layout.partners` ask: those of this partner alone.
+
+    Returns:
+        day: date, keys..., state columns, then DIGEST_CHANGES; only keys that change.
+    """
+    names = [partner.name for partner in layout.partners]
+    counted = ((F.col(partner.pair.name) > 0).cast("bigint").alias(_was(partner.name)) for partner in layout.partners)
+    beside = state.join(pairs.select(DAY, *layout.keys, *counted), on=[DAY, *layout.keys])
+    was = {name: F.col(name) for name in layout.columns}
+    now = was | {name: F.col(name) - F.col(_was(name)) for name in names}
+    some = reduce(lambda one, other: one | other, (F.col(_was(name)) > 0 for name in names))
+    return beside.where(some).select(DAY, *layout.keys, *_changes(layout, was, now))
+
+
+def _changes(layout: StateLayout, was: Mapping[str, Column], now: Mapping[str, Column]) -> list[Column]:
+    """State columns of a delta's row, then DIGEST_CHANGES."""
     changes = {column.name: column.change(now[column.name], was[column.name]) for column in layout.sums}
     hashes = {}
     for label, row in (("now", now), ("was", was)):
         row_hash = F.xxhash64(*layout.keys, *row.values())
         hashes[label] = F.when(layout.alive(row), row_hash)
-    return moved.select(
-        F.lit(day + ONE_DAY).alias(DAY),
-        *layout.keys,
+    return [
         *(change.alias(name) for name, change in changes.items()),
-        *layout.tops,
+        *(now[name].alias(name) for name in layout.tops),
         (layout.alive(now).cast("bigint") - layout.alive(was).cast("bigint")).alias(ROWS),
         *(
             (F.coalesce(half(hashes["now"]), zero()) - F.coalesce(half(hashes["was"]), zero())).alias(name)
             for name, half in ((HIGH, high_half), (LOW, low_half))
         ),
-        F.concat_ws(",", *_impossible(layout, now, day + ONE_DAY)).alias(IMPOSSIBLE),
-    )
+    ]
 
 
 def _impossible(layout: StateLayout, now: Mapping[str, Column], day: dt.date) -> list[Column]:

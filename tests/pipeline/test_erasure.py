@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import shutil
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,51 +12,21 @@ import pyarrow.parquet as pq
 import pytest
 
 from features.errors import HeldError
+from features.spec import Entity
 from pipeline.erasure import Eraser, Findings
-from pipeline.manifests import PartitionManifest, day_partition
+from pipeline.manifests import day_partition
 from pipeline.observed import content_digest, keys_of
+from pipeline.stages import profiles
 from pipeline.tables import Warehouse
 from pipeline.user_files import rewritten, rows_of_user
 from tests.small_world import SAMPLE_DAYS, compute, context_of, digests
 from tests.training.trainset_factory import write_trainset
+from tests.warehouse_files import busiest_user, files_with, manifests
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 FIRST, SECOND = SAMPLE_DAYS
-
-
-def busiest_user(warehouse: Path) -> int:
-    """The user with most samples of the first day."""
-    found = Warehouse(str(warehouse))
-    manifest = found.manifest("samples", day_partition(FIRST))
-    assert manifest is not None
-    users = Counter(user for url in found.file_urls(manifest) for user in pq.read_table(url)["user_id"].to_pylist())
-    return int(users.most_common(1)[0][0])
-
-
-def files_with(warehouse: Path, user: int) -> list[str]:
-    """Every Parquet file outside raw/ that has the user, whatever the column is called."""
-    found = []
-    for path in sorted(warehouse.rglob("*.parquet")):
-        if path.relative_to(warehouse).parts[0] == "raw":
-            continue
-        table = pq.ParquetFile(path).read()
-        held = [name for name in ("user_id", "group") if name in table.column_names]
-        if any(user in table[name].to_pylist() for name in held):
-            found.append(str(path.relative_to(warehouse)))
-    return found
-
-
-def manifests(warehouse: Path) -> dict[str, PartitionManifest]:
-    opened = Warehouse(str(warehouse))
-    found = {}
-    for table in opened.tables():
-        for partition in opened.partitions(table):
-            manifest = opened.manifest(table, partition)
-            assert manifest is not None
-            found[f"{table}/{partition}"] = manifest
-    return found
 
 
 def sample_rows(spark: SparkSession, warehouse: Path) -> list[Any]:
@@ -68,7 +37,7 @@ def sample_rows(spark: SparkSession, warehouse: Path) -> list[Any]:
 def erased(spark: SparkSession, world: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, Findings]:
     """A copy of the world without its busiest user, and what had been found before."""
     copy = Path(shutil.copytree(world, tmp_path_factory.mktemp("erased") / "copy"))
-    user = busiest_user(copy)
+    user = busiest_user(copy, FIRST)
     leftover = copy / "samples" / "data" / "crashed" / "part-0.parquet"
     leftover.parent.mkdir()
     pq.write_table(pa.table({"user_id": pa.array([user], pa.int64())}), leftover)
@@ -122,11 +91,26 @@ def test_what_does_not_hold_the_user_keeps_its_files_and_nothing_reads_as_stale(
     copy, _, found = erased
     touched = {f"{manifest.table}/{manifest.partition}" for manifest in found.touched}
     before, after = manifests(world), manifests(copy)
-    assert {name for name in after if after[name].files != before[name].files} == touched
+    counting = {name for name in after if name.startswith("profiles_anchor/")}
+    assert {name for name in after if after[name].files != before[name].files} == touched | counting
     assert {name for name in after if after[name].generation != before[name].generation} >= touched
     assert after["tiles_anchor/dt=2025-03-03"] == before["tiles_anchor/dt=2025-03-03"]
     assert [list(run.result.computed) for run in compute(context_of(spark, copy)) if run.result.computed] == []
     assert digests(copy) == {name: manifest.digest for name, manifest in after.items()}
+
+
+@pytest.mark.spark
+def test_anchors_no_longer_count_the_user_just_as_if_they_were_computed_again(
+    spark: SparkSession, erased: tuple[Path, int, Findings], world: Path, tmp_path: Path
+) -> None:
+    copy, _, _ = erased
+    table, again = f"profiles_anchor/{day_partition(SECOND)}", Path(shutil.copytree(copy, tmp_path / "again"))
+    context = context_of(spark, again)
+    profiles.bulk(context, Entity.ANCHOR, {SECOND: profiles.inputs_of(context, Entity.ANCHOR, SECOND)})
+    without, bulk = manifests(copy)[table], manifests(again)[table]
+    assert (without.digest, without.rows, without.inputs) == (bulk.digest, bulk.rows, bulk.inputs)
+    assert without.digest != manifests(world)[table].digest
+    assert sum(file.rows for file in without.files) == without.stored_rows
 
 
 @pytest.mark.spark
