@@ -5,14 +5,23 @@ from __future__ import annotations
 import datetime
 import re
 from pathlib import Path
+from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
+from features.spec import TILED_ENTITIES, Entity
+from jobs.status_checks import columns_table
+from pipeline.context import ONE_DAY
+from pipeline.manifests import DataFile, PartitionManifest, day_partition
+from pipeline.stages.names import serving_table
 from pipeline.tables import Warehouse
 from pipeline.trainset import load
 from tests.e2e.demo import LAST_DAY, MODELS, NEXT_RUN, SET, Demo
+from tests.e2e.housekeeping import Housekept, files, keep_house
 from tests.e2e.short_runs import limelight
 from tests.e2e.standalone_cluster import Cluster, shown
+from tests.warehouse_files import files_with, manifests, rows_in_files
 
 pytestmark = [pytest.mark.horovod, pytest.mark.timeout(900)]
 
@@ -61,24 +70,106 @@ def test_the_report_fetches_nothing(demo: Demo) -> None:
     assert fetched == []
 
 
-def test_the_next_day_starts_warm_and_may_be_taken_back(demo: Demo) -> None:
+@pytest.fixture(scope="module")
+def next_day(demo: Demo) -> Demo:
+    """The demo, and a day later an incremental run of one of its models."""
     ingest = ["ingest", "simulate", *demo.places, "--impressions", "36000", "--from-day", "18", "--to-day", "19"]
     limelight(demo.conf, ingest)
     only = ["--set", "training.models=[deepfm]", "--out", str(demo.out / "next")]
     limelight(demo.conf, ["incremental", *demo.places, "--date", str(NEXT_RUN), *SET, *only])
-    summary = demo.summary("next")
+    return demo
+
+
+@pytest.fixture(scope="module")
+def house(next_day: Demo, tmp_path_factory: pytest.TempPathFactory) -> Housekept:
+    return keep_house(next_day, tmp_path_factory.mktemp("house"))
+
+
+def test_the_next_day_starts_warm(next_day: Demo) -> None:
+    summary = next_day.summary("next")
     assert set(summary["models"]) == {"deepfm"}
     assert (summary["gate"]["deepfm"]["verdict"], summary["gate"]["deepfm"]["rule"]) == ("pass", "champion_comparison")
     assert sum(summary["ids_added"].values()) > 0
     assert any(f"{sum(summary['ids_added'].values()):,} ids added" in note for note in summary["notes"])
     assert [entry["version"] for entry in summary["published"]] == ["2"]
 
-    warehouse = ["--warehouse", str(demo.out / "warehouse")]
-    shown = limelight(demo.conf, ["status", *warehouse])
+    shown = limelight(next_day.conf, ["status", "--warehouse", str(next_day.out / "warehouse")])
     for word in ("impressions", "samples", "trainsets", "champion", "2025-03-19"):
         assert word in shown
-    told = limelight(demo.conf, ["rollback", "deepfm", "--why", "test", "--yes", *warehouse])
-    assert "deepfm: version 1 is champion" in told
+
+
+def test_gc_deletes_what_its_dry_run_said_and_keeps_what_champion_and_rollback_rest_on(
+    house: Housekept, next_day: Demo
+) -> None:
+    assert house.planned == files(next_day.out / "warehouse")
+    assert "nothing was deleted; --apply deletes " in house.dry
+    (size,) = re.findall(r"--apply deletes (.+)", house.dry)
+    assert f"{size} deleted" in house.sweep
+    assert "deepfm version 2, champion" in house.dry
+    assert "deepfm version 1, rollback 1" in house.dry
+    left = manifests(house.swept)
+    before = [name for name in manifests(next_day.out / "warehouse") if name.startswith("profiles_user/")]
+    assert [name for name in left if name.startswith("profiles_user/")] == before[-3:]
+    assert len(before) > 3
+    assert all(rows_in_files(house.swept, manifest) == stored(manifest) for manifest in left.values())
+    names = {name.removeprefix("trainsets/name=") for name in left if name.startswith("trainsets/")}
+    assert names == {f"full-{LAST_DAY + ONE_DAY}", f"incremental-{NEXT_RUN}"}
+    samples = {name for name in left if name.startswith("samples/")}
+    for name in names:
+        trainset, _ = load(Warehouse(str(house.swept)), name)
+        assert samples >= {*trainset.lineage}
+    assert "deepfm: version 1 is champion" in house.rollback
+
+
+def test_serving_tables_of_a_swept_warehouse_say_how_fresh_they_are(house: Housekept) -> None:
+    current = manifests(house.served)
+    for entity in TILED_ENTITIES:
+        manifest = current[f"{serving_table(entity)}/{day_partition(NEXT_RUN)}"]
+        rows = [row for file in manifest.files for row in rows_of(house.served, manifest, file)]
+        keys = [tuple(row[key] for key in entity.keys) for row in rows]
+        assert len({*keys}) == len(keys) == manifest.rows > 0
+        assert {row["newest_arrival"] for row in rows} == {NEXT_RUN - ONE_DAY}
+        assert len(manifest.files) <= 2
+    users = current[f"{serving_table(Entity.USER)}/{day_partition(NEXT_RUN)}"]
+    assert max(row["id_user_id"] for file in users.files for row in rows_of(house.served, users, file)) > 1
+
+
+def test_the_status_of_checks_has_every_table(house: Housekept) -> None:
+    said = " ".join(house.checks.split())
+    for name in {name.split("/")[0] for name in manifests(house.served)}:
+        assert re.search(rf"\b{name} (dt|name)=", said), name
+    assert "compared with" in said
+    carried = [manifest for manifest in manifests(house.served).values() if manifest.carried_from is not None]
+    assert carried
+    for manifest in carried:
+        title = str(columns_table(manifest).title)
+        assert re.search(r"keys touched, [\d,]+ new, [\d,]+ gone; distributions .* are judged at the next base", title)
+
+
+def test_a_forgotten_user_is_in_no_derived_file_and_the_rest_is_readable(house: Housekept) -> None:
+    assert files_with(house.served, house.user)
+    assert files_with(house.forgotten, house.user) == []
+    before, after = manifests(house.served), manifests(house.forgotten)
+    gone = {*before} - {*after}
+    assert gone == {name for name in before if name.startswith("trainsets/")}
+    for name, manifest in after.items():
+        assert rows_in_files(house.forgotten, manifest) == stored(manifest)
+        inputs = {other: digest for other, digest in manifest.inputs.items() if other in after}
+        assert inputs == {other: after[other].digest for other in inputs}, name
+    said = " ".join(house.forget.split())
+    assert f"user {house.user} is out" in said
+    for name in gone:
+        assert name in said
+    for model, version in (("deepfm", "1"), ("deepfm", "2"), ("mmoe", "1")):
+        assert re.search(rf"{model} │ {version} .*holds the user", said), (model, version)
+
+
+def stored(manifest: PartitionManifest) -> int:
+    return manifest.rows if manifest.stored_rows is None else manifest.stored_rows
+
+
+def rows_of(warehouse: Path, manifest: PartitionManifest, file: DataFile) -> list[dict[str, Any]]:
+    return list(pq.ParquetFile(warehouse / manifest.table / file.path).read().to_pylist())
 
 
 @pytest.mark.cluster
