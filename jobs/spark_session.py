@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from features.errors import ConfError
 from pipeline.config import conf_folder
+from pipeline.java_classes import name_classes_in_full
 from pipeline.java_runtime import ensure_java_home
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def spark_session(name: str, place: str, zone: str, scratch: Path | None = None)
             builder = builder.config("spark.sql.warehouse.dir", str(scratch / "spark-warehouse"))
     logging.getLogger("py4j").setLevel(logging.ERROR)
     session = builder.getOrCreate()
+    name_classes_in_full(session)
     session.sparkContext.setLogLevel(os.environ.get("LIMELIGHT_SPARK_LOG_LEVEL", "ERROR"))
     if submitted:
         for key, value in missing_sql_properties(session, properties).items():

@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 
 from pipeline.sources.raw_layout import DAY_COLUMN, RawTable
 
-COPIES, DIFFER, PAYLOAD = "_copies", "_differ", "_payload"
+COPIES, DIFFER, PAYLOAD, COUNTED = "_copies", "_differ", "_payload", "_counted"
 
 
 def lateness_days(spec: RawTable) -> Column:
@@ -22,22 +22,28 @@ def repeat_key(spec: RawTable) -> tuple[str, ...]:
     return (DAY_COLUMN, *spec.key) if spec.kind == "snapshot" else spec.key
 
 
-def repeats(df: DataFrame, spec: RawTable, columns: Iterable[str] | None = None) -> DataFrame:
+def repeats(df: DataFrame, spec: RawTable, columns: Iterable[str] | None = None, of: Column | None = None) -> DataFrame:
     """One row per key that occurs more than once: the key, its number of copies, whether their payloads differ.
 
     The payload is every column of the contract (or `columns`), compared by a 64-bit hash; the day of arrival and
     further columns may differ between copies.
+
+    Args:
+        of: only keys of rows that are so; their other copies need not be. None: all keys.
     """
     key = repeat_key(spec)
     payload = F.xxhash64(*(spec.column_names() if columns is None else columns))
+    counted = F.lit(True) if of is None else of
     return (
-        df.select(*key, payload.alias(PAYLOAD))
+        df.select(*key, payload.alias(PAYLOAD), counted.alias(COUNTED))
         .groupBy(*key)
         .agg(
             F.count(F.lit(1)).alias(COPIES),
             (F.min(PAYLOAD) != F.max(PAYLOAD)).alias(DIFFER),
+            F.max(COUNTED).alias(COUNTED),
         )
-        .where(F.col(COPIES) > 1)
+        .where((F.col(COPIES) > 1) & F.col(COUNTED))
+        .drop(COUNTED)
     )
 
 
