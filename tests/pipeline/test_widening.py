@@ -23,8 +23,8 @@ from pipeline.profile_state import read_features
 from pipeline.stages import profiles, recent, samples
 from pipeline.stages.names import RECENT_ACTIONS, SAMPLES
 from pipeline.stale import find_stale, in_lines, rebuild
-from pipeline.tables import Warehouse
 from tests.small_world import SAMPLE_DAYS, compute, context_of, digests
+from tests.warehouse_files import manifests
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -45,17 +45,6 @@ def without(names: Collection[str], *changed: Feature) -> Catalog:
     columns = [name for name in CATALOG.sample_meanings() if name not in names]
     rest = CATALOG.only([*columns, *KEY_COLUMNS])
     return replace(rest, features=tuple(others.get(feature.name, feature) for feature in rest.features))
-
-
-def manifests(warehouse: Path) -> dict[str, PartitionManifest]:
-    opened = Warehouse(str(warehouse))
-    found = {}
-    for table in opened.tables():
-        for partition in opened.partitions(table):
-            manifest = opened.manifest(table, partition)
-            assert manifest is not None
-            found[f"{table}/{partition}"] = manifest
-    return found
 
 
 def cut_samples(context: Context) -> None:
