@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.e2e.demo import LAST_DAY, NEXT_RUN, SET, Demo
+from tests.e2e.demo import LAST_DAY, SET, Demo
 from tests.e2e.short_runs import limelight
 from tests.warehouse_files import busiest_user
 
@@ -62,7 +62,7 @@ def keep_house(demo: Demo, scratch: Path) -> Housekept:
         sweep = run("gc", "--apply", conf=conf)
         rollback = run("rollback", "deepfm", "--why", "test", "--yes")
         swept = copied("swept")
-        run("serving", "--date", str(NEXT_RUN), conf=["serving.buckets=2"])
+        run("serving", "--date", str(LAST_DAY), conf=["serving.buckets=2"])
         served = copied("served")
         checks = run("status", "--checks")
         forget = run("forget", "--user", str(user), "--apply", conf=SET[1:2])

@@ -124,13 +124,13 @@ def test_gc_deletes_what_its_dry_run_said_and_keeps_what_champion_and_rollback_r
 def test_serving_tables_of_a_swept_warehouse_say_how_fresh_they_are(house: Housekept) -> None:
     current = manifests(house.served)
     for entity in TILED_ENTITIES:
-        manifest = current[f"{serving_table(entity)}/{day_partition(NEXT_RUN)}"]
+        manifest = current[f"{serving_table(entity)}/{day_partition(LAST_DAY)}"]
         rows = [row for file in manifest.files for row in rows_of(house.served, manifest, file)]
         keys = [tuple(row[key] for key in entity.keys) for row in rows]
         assert len({*keys}) == len(keys) == manifest.rows > 0
-        assert {row["newest_arrival"] for row in rows} == {NEXT_RUN - ONE_DAY}
+        assert {row["newest_arrival"] for row in rows} == {LAST_DAY - ONE_DAY}
         assert len(manifest.files) <= 2
-    users = current[f"{serving_table(Entity.USER)}/{day_partition(NEXT_RUN)}"]
+    users = current[f"{serving_table(Entity.USER)}/{day_partition(LAST_DAY)}"]
     assert max(row["id_user_id"] for file in users.files for row in rows_of(house.served, users, file)) > 1
 
 
