@@ -51,7 +51,10 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         .config("spark.sql.parquet.outputTimestampType", "TIMESTAMP_MICROS")
         .config("spark.ui.enabled", "false")
         .config("spark.sql.debug.maxToStringFields", "3")
-        .config("spark.sql.codegen.cache.maxEntries", "2000")
+        # For a few rows, interpreting expressions costs less than compiling them. Commands and clusters, which tests
+        # start as processes, do compile, and write the digests of this session.
+        .config("spark.sql.codegen.wholeStage", "false")
+        .config("spark.sql.codegen.factoryMode", "NO_CODEGEN")
         .config("spark.ui.showConsoleProgress", "false")
         .getOrCreate()
     )
