@@ -16,7 +16,7 @@ OUT ?= build/demo
 ARGS ?=
 # Processes that share the tests: Spark jobs this small wait more than they compute.
 PYTEST_WORKERS ?= 2
-PYTEST_ARGS = -n $(PYTEST_WORKERS) --dist loadfile $(ARGS)
+PYTEST_ARGS = -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 ifdef PYTHON
 export PYTHON
 endif

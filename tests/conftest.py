@@ -51,8 +51,8 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         .config("spark.sql.parquet.outputTimestampType", "TIMESTAMP_MICROS")
         .config("spark.ui.enabled", "false")
         .config("spark.sql.debug.maxToStringFields", "3")
-        # For a few rows, interpreting expressions costs less than compiling them. Commands and clusters, which tests
-        # start as processes, do compile, and write the digests of this session.
+        # For a few rows, interpreting expressions costs less than compiling them. What tests submit to a cluster is
+        # compiled, and has to write the digests of this session.
         .config("spark.sql.codegen.wholeStage", "false")
         .config("spark.sql.codegen.factoryMode", "NO_CODEGEN")
         .config("spark.ui.showConsoleProgress", "false")

@@ -18,6 +18,8 @@ ROOT = Path(__file__).resolve().parents[2]
 JVM_KEY = "spark.driver.extraJavaOptions"
 # Compiling hot code twice does not pay for runs this short: it halves their processor time not to.
 QUICK_JVM = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+# Likewise expressions: for a few thousand rows they are interpreted. What is submitted to a cluster compiles them.
+QUICK_SQL = ("spark.sql.codegen.wholeStage false", "spark.sql.codegen.factoryMode NO_CODEGEN")
 # Some eighty steps, each of them long: enough to beat the rooms' heat on five thousand rows.
 SHORT_TRAINING: Mapping[str, Any] = {
     "epochs": 1,
@@ -34,7 +36,7 @@ def short_conf(folder: Path) -> Path:
     shutil.copytree(ROOT / "conf", folder)
     local = folder / "spark" / "local.conf"
     lines = [line for line in local.read_text(encoding="utf-8").splitlines() if not line.startswith(JVM_KEY)]
-    local.write_text("\n".join([*lines, f"{JVM_KEY} {QUICK_JVM}", ""]), encoding="utf-8")
+    local.write_text("\n".join([*lines, f"{JVM_KEY} {QUICK_JVM}", *QUICK_SQL, ""]), encoding="utf-8")
     for file in (folder / "models").glob("*.yaml"):
         values: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
         file.write_text(yaml.safe_dump({**values, **SHORT_TRAINING}), encoding="utf-8")

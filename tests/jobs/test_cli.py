@@ -11,17 +11,10 @@ from typer.testing import CliRunner, Result
 
 from features.errors import ExitCode
 from jobs.cli import app
-from jobs.console import console
 from pipeline.plan import PLAN
 
 ROOT = Path(__file__).resolve().parents[2]
 DAYS = ["--from", "2025-03-04", "--to", "2025-03-05"]
-
-
-@pytest.fixture(autouse=True)
-def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rich takes its width when it is imported, from whatever the test run's terminal is."""
-    monkeypatch.setattr(console, "width", 200)
 
 
 def limelight(*arguments: str) -> Result:

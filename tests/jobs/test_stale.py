@@ -67,9 +67,7 @@ def test_the_plan_and_all_that_was_built_on_it_are_told(
     world: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
     copy = Path(shutil.copytree(world, tmp_path / "copy"))
     samples = f"samples/dt={DAY}"
     lineage = {samples: digests(copy)[samples]}
