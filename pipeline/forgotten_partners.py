@@ -51,10 +51,9 @@ def _less_one(context: Context, entity: Entity, days: Days, pairs: Days, user: i
     rows = without_partner(state_layout(entity, context.catalog), state_of(context, entity, days), met).persist()
     sums = rows.groupBy(DAY).agg(*(F.sum(name).alias(name) for name in DIGEST_CHANGES)).collect()
     changes = {row[DAY]: Keys(rows=row[ROWS], high=row[HIGH], low=row[LOW]) for row in sums}
-    if not changes:  # nobody counts the user
-        return
-    with context.warehouse.attempt(profile_table(entity), [days[day].partition for day in changes]) as attempt:
-        files, _ = attempt.write(rows.drop(*DIGEST_CHANGES), DAY)
+    if changes:  # somebody counts the user
+        with context.warehouse.attempt(profile_table(entity), [days[day].partition for day in changes]) as attempt:
+            files, _ = attempt.write(rows.drop(*DIGEST_CHANGES), DAY)
     rows.unpersist()
     for day, change in changes.items():
         yield _with_delta(days[day], files[day], change, attempt.name)
