@@ -14,7 +14,8 @@ DATA ?=
 OUT ?= build/demo
 # More arguments for pytest: make test ARGS="-k feed -x"
 ARGS ?=
-# Processes that share the tests: Spark jobs this small wait more than they compute.
+# Processes that share the tests: Spark jobs this small wait more than they compute. By file, as files share what is
+# costly; in their order, as xdist would put those with few tests last, and these take longest.
 PYTEST_WORKERS ?= 2
 PYTEST_ARGS = -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 ifdef PYTHON

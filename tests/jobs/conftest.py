@@ -9,5 +9,5 @@ from jobs.console import console
 
 @pytest.fixture(autouse=True)
 def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rich takes its width when it is imported, from whatever the test run's terminal is."""
+    """Tables are looked at whole, whatever terminal the run has; once set, a width outweighs COLUMNS for good."""
     monkeypatch.setattr(console, "width", 200)
