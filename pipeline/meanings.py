@@ -5,6 +5,7 @@ tables and in the columns that it touches, and nowhere else.
 from __future__ import annotations
 
 from features.schema import Catalog
+from features.spark.recent_actions import kept_bounds
 from features.spark.snapshots import SNAPSHOT_TABLES
 from features.spark.window_state import on_air_ops, state_layout, stored_entities
 from features.spec import TILED_ENTITIES, Entity, fingerprint
@@ -25,7 +26,7 @@ def meanings(table: str, catalog: Catalog) -> dict[str, str]:
     if table == SAMPLES:
         return catalog.sample_meanings()
     if table == RECENT_ACTIONS:
-        return _recent(catalog)
+        return {action: fingerprint(bound) for action, bound in kept_bounds(catalog).items()}
     if table == ON_AIR_TILES:
         return {name: fingerprint(op.max_session_hours) for name, op in on_air_ops(catalog).items()}
     for entity in TILED_ENTITIES:
@@ -55,12 +56,3 @@ def read_for_some_columns(table: str) -> frozenset[str]:
 
 def _profiled(table: str) -> Entity | None:
     return next((entity for entity in TILED_ENTITIES if table == profile_table(entity)), None)
-
-
-def _recent(catalog: Catalog) -> dict[str, str]:
-    """Action → fingerprint of how many of its events are kept, and how long."""
-    bounds: dict[str, tuple[int, int]] = {}
-    for sequence in catalog.sequences:
-        length, age = bounds.get(sequence.action, (0, 0))
-        bounds[sequence.action] = (max(length, sequence.length), max(age, sequence.max_age_days))
-    return {action: fingerprint(bound) for action, bound in bounds.items()}

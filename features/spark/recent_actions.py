@@ -80,6 +80,15 @@ def kinds_of(catalog: Catalog) -> dict[str, int]:
     return {action: kind for kind, action in enumerate(dict.fromkeys(s.action for s in catalog.sequences))}
 
 
+def kept_bounds(catalog: Catalog) -> dict[str, tuple[int, int]]:
+    """Action → how many of its settled events are kept, and for how many days; in the order of `kinds_of`."""
+    bounds: dict[str, tuple[int, int]] = {}
+    for sequence in catalog.sequences:
+        length, age = bounds.get(sequence.action, (0, 0))
+        bounds[sequence.action] = (max(length, sequence.length), max(age, sequence.max_age_days))
+    return bounds
+
+
 def max_age_days(catalog: Catalog) -> int:
     """The longest reach of a sequence."""
     return max((sequence.max_age_days for sequence in catalog.sequences), default=0)
@@ -159,20 +168,17 @@ def recent_actions(
     """
     kinds = kinds_of(catalog)
     rows = events if before is None else events.unionByName(packed(before, kinds), allowMissingColumns=True)
+    bounds = kept_bounds(catalog)
     kernel = RecentKernel(
         days=tuple(((day - EPOCH).days, start) for day, start in day_starts(events.sparkSession, days).items()),
         actions=tuple(kinds),
-        lengths=tuple(_most(catalog, action, "length") for action in kinds),
-        ages=tuple(_most(catalog, action, "max_age_days") * DAY_MICROS for action in kinds),
+        lengths=tuple(length for length, _ in bounds.values()),
+        ages=tuple(age * DAY_MICROS for _, age in bounds.values()),
         lag=event_lag_s * MICROS,
     )
     return by_keys(
         rows, keys=("user_id",), kernel=partial(unpacked, kernel), schema=STATE_SCHEMA, chunk_rows=CHUNK_ROWS
     )
-
-
-def _most(catalog: Catalog, action: str, bound: str) -> int:
-    return max(int(getattr(sequence, bound)) for sequence in catalog.sequences if sequence.action == action)
 
 
 def packed(state: DataFrame, kinds: Mapping[str, int]) -> DataFrame:
