@@ -5,6 +5,7 @@ Parts, each with arms that are interleaved and repeated in one warm session:
   windows    the carried day with windows of 7 and of 90 days
   skew       the same volume with a hot anchor and a hot user, against it spread evenly
   events     room state of a day with few and with many room minutes, with half and with all of the day's rows
+  growth     the carried day on a platform a quarter as large, for docs/cost.md
 The arms of a family read the same Parquet and must write equal rows, or the bench stops.
 """
 
@@ -13,7 +14,6 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import json
-import math
 import os
 import platform
 import sys
@@ -26,10 +26,10 @@ import duckdb
 from pyspark.sql import functions as F
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from benchmarks import duckdb_features, spark_features
 from benchmarks.catalogs import with_longest
+from benchmarks.features_report import keep, kept, ratios, show
 from benchmarks.incremental import CarriedDay, ProfilesDay, SequencesDay
 from benchmarks.measure import Arm, Timed, interleaved
 from benchmarks.raw_days import ACTIVE_SHARE, LATE, RUN_DAYS, ZONE, Size, write_raw_days
@@ -44,18 +44,16 @@ if TYPE_CHECKING:
 
 GROUPS = {"profiles": tuple(entity.value for entity in TILED_ENTITIES), "sequences": ("sequences",)}
 FAMILIES = tuple(family for members in GROUPS.values() for family in members)
-PARTS = ("families", "windows", "skew", "events")
+PARTS = ("families", "windows", "skew", "events", "growth")
 CARRIED: Mapping[str, type[CarriedDay]] = {"profiles": ProfilesDay, "sequences": SequencesDay}
 """Group of families → how it is carried; the families of a group are carried together."""
 EVENT_LAG_S = 30
-TARGETS = {
-    "incremental_over_full_n30": 0.10,
-    "n90_over_n7": 1.2,
-    "bytes_read_over_minimum": 1.1,
-    "full_over_duckdb_full": 3.0,
-    "incremental_over_duckdb_full": 0.5,
-    "skew_slowdown": 1.5,
+SESSION = {
+    "spark.sql.adaptive.coalescePartitions.initialPartitionNum": "32",
+    "spark.sql.autoBroadcastJoinThreshold": "100MB",
 }
+"""Set besides conf/spark/local.conf, for all arms: a month of a day's million rows spills less in smaller partitions,
+and the versions of rooms fit into memory."""
 console = Console(highlight=False)
 
 
@@ -69,6 +67,12 @@ class Bench:
     repeats: int
     families: tuple[str, ...]
     progress: Progress
+    size: Mapping[str, Any]
+
+    def keep(self, part: str, group: str, timed: Mapping[str, Timed], **more: object) -> None:
+        """Keep what was measured, so that it need not be measured again."""
+        arms = {name: arm.summary() for name, arm in timed.items()}
+        keep(self.out, part, group, {"size": self.size, "machine": _machine(), "arms": arms, **more})
 
     def groups(self) -> dict[str, tuple[str, ...]]:
         """Of the groups the families that were asked for."""
@@ -118,7 +122,7 @@ class Bench:
 
     def carried_arm(self, group: str, name: str, warehouse: Path, catalog: Catalog, day: dt.date) -> Arm:
         """One new day of a group of families by the stages of the pipeline."""
-        made = CARRIED[group](self.spark, warehouse, catalog, day)
+        made = self.carried(group, warehouse, catalog, day)
 
         def digests() -> dict[str, str]:
             found: dict[str, str] = {}
@@ -130,42 +134,47 @@ class Bench:
 
         return Arm(name=name, run=made.run, prepare=made.prepare, digests=digests)
 
+    def carried(self, group: str, warehouse: Path, catalog: Catalog, day: dt.date) -> CarriedDay:
+        """One new day of a group."""
+        return CARRIED[group](self.spark, warehouse, catalog, day)
+
     def digest(self, family: str, files: str, columns: Sequence[str]) -> dict[str, str]:
         """Family → digest of its rows, as the peer reads them."""
         return {family: duckdb_features.digest(self.peer, files, columns)}
 
 
-def families(bench: Bench, warehouse: Path, day: dt.date) -> dict[str, dict[str, Timed]]:
+def families(bench: Bench, warehouse: Path, day: dt.date) -> None:
     """Per group the families in bulk and by the peer, and the whole group carried, all of them in turns."""
     catalog = load_catalog()
-    found: dict[str, dict[str, Timed]] = {}
     for group, members in bench.groups().items():
         arms = []
         for family in members:
             query = duckdb_features.family_sql(family, catalog, warehouse, day, EVENT_LAG_S)
             arms.append(bench.spark_arm(f"{family} full", family, _full(bench, family, catalog, warehouse, day)))
             arms.append(bench.duckdb_arm(f"{family} duckdb", family, query))
-        if group in CARRIED:
-            arms.append(bench.carried_arm(group, f"{group} incremental", warehouse, catalog, day))
-        found[group] = bench.measure(group, arms, compared=True)
-    return found
+        arms.append(bench.carried_arm(group, f"{group} incremental", warehouse, catalog, day))
+        carried = bench.carried(group, warehouse, catalog, day)
+        besides = carried.rewritings()
+        arms += [Arm(name=n, run=one.run, prepare=one.prepare, digests=dict) for n, one in besides.items()]
+        timed = bench.measure(group, arms, compared=True)
+        for name, one in besides.items():
+            timed[name].every_days = one.every_days
+        bench.keep("families", group, timed, least_bytes=carried.least_bytes())
 
 
 def _full(bench: Bench, family: str, catalog: Catalog, warehouse: Path, day: dt.date) -> Callable[[], DataFrame]:
     return lambda: spark_features.full(bench.spark, family, catalog, warehouse, day, EVENT_LAG_S)
 
 
-def windows(bench: Bench, warehouse: Path, day: dt.date) -> dict[str, dict[str, Timed]]:
+def windows(bench: Bench, warehouse: Path, day: dt.date) -> None:
     """The carried day with short and with long windows."""
-    found = {}
-    for group in (group for group in bench.groups() if group in CARRIED):
+    for group in bench.groups():
         arms = []
         for days in (7, 90):
             catalog = with_longest(load_catalog(), days)
             own = _same_raw(warehouse, f"n{days}")
             arms.append(bench.carried_arm(group, f"{group} n{days}", own, catalog, day))
-        found[group] = bench.measure(f"windows of {group}", arms)
-    return found
+        bench.keep("windows", group, bench.measure(f"windows of {group}", arms))
 
 
 def _same_raw(warehouse: Path, name: str) -> Path:
@@ -177,23 +186,27 @@ def _same_raw(warehouse: Path, name: str) -> Path:
     return other
 
 
-def skew(bench: Bench, even: Path, skewed: Path, day: dt.date) -> dict[str, dict[str, Timed]]:
+def skew(bench: Bench, even: Path, skewed: Path, day: dt.date) -> None:
     """Every family in bulk over even and over skewed rows, and every group carried."""
     catalog = load_catalog()
-    found: dict[str, dict[str, Timed]] = {}
     for group, members in bench.groups().items():
         arms = []
         for name, warehouse in (("even", even), ("skewed", skewed)):
             for family in members:
                 make = _full(bench, family, catalog, warehouse, day)
                 arms.append(bench.spark_arm(f"{family} full {name}", family, make))
-            if group in CARRIED:
-                arms.append(bench.carried_arm(group, f"{group} incremental {name}", warehouse, catalog, day))
-        found[group] = bench.measure(f"skew of {group}", arms)
-    return found
+            arms.append(bench.carried_arm(group, f"{group} incremental {name}", warehouse, catalog, day))
+        bench.keep("skew", group, bench.measure(f"skew of {group}", arms))
 
 
-def events(bench: Bench, warehouse: Path, many_minutes: Path, day: dt.date) -> dict[str, dict[str, Timed]]:
+def growth(bench: Bench, quarter: Path, day: dt.date) -> None:
+    """The carried day of a smaller platform."""
+    for group in bench.groups():
+        arm = bench.carried_arm(group, f"{group} quarter", quarter, load_catalog(), day)
+        bench.keep("growth", group, bench.measure(f"growth of {group}", [arm]))
+
+
+def events(bench: Bench, warehouse: Path, many_minutes: Path, day: dt.date) -> None:
     """Room state of half and of all impressions of a day, of all with many times as many minutes."""
 
     def arm(name: str, source: Path, share: int) -> Arm:
@@ -208,139 +221,88 @@ def events(bench: Bench, warehouse: Path, many_minutes: Path, day: dt.date) -> d
         return bench.spark_arm(f"room state {name}", "room state", make)
 
     arms = [arm("half", warehouse, 2), arm("all", warehouse, 1), arm("many minutes", many_minutes, 1)]
-    return {"room state": bench.measure("room state", arms)}
-
-
-def ratios(parts: Mapping[str, Mapping[str, Mapping[str, Timed]]], least: Mapping[str, int]) -> dict[str, Any]:
-    """The figures of the issue by family, by group of families, and over all that were measured."""
-    found: dict[str, dict[str, float]] = {name: {} for name in TARGETS}
-    medians = {name: arm.median for groups in parts.values() for arms in groups.values() for name, arm in arms.items()}
-    totals: dict[str, float] = {}
-    for group, arms in parts.get("families", {}).items():
-        members = [name.removesuffix(" full") for name in arms if name.endswith(" full")]
-        full, peer = (sum(medians[f"{family} {path}"] for family in members) for path in ("full", "duckdb"))
-        carried = medians.get(f"{group} incremental", math.nan)
-        for family in members:
-            found["full_over_duckdb_full"][family] = medians[f"{family} full"] / medians[f"{family} duckdb"]
-        for name, value in (("full", full), ("duckdb", peer), ("incremental", carried)):
-            totals[name] = totals.get(name, 0.0) + value
-        found["incremental_over_full_n30"][group] = carried / full
-        found["incremental_over_duckdb_full"][group] = carried / peer
-        if group in least:
-            found["bytes_read_over_minimum"][group] = arms[f"{group} incremental"].bytes_median / least[group]
-    if totals:
-        found["full_over_duckdb_full"]["all"] = totals["full"] / totals["duckdb"]
-        found["incremental_over_full_n30"]["all"] = totals["incremental"] / totals["full"]
-        found["incremental_over_duckdb_full"]["all"] = totals["incremental"] / totals["duckdb"]
-    for group in parts.get("windows", {}):
-        found["n90_over_n7"][group] = medians[f"{group} n90"] / medians[f"{group} n7"]
-    for name in (name for arms in parts.get("skew", {}).values() for name in arms if name.endswith(" skewed")):
-        arm = name.removesuffix(" skewed")
-        found["skew_slowdown"][arm] = medians[name] / medians[f"{arm} even"]
-    if parts.get("events"):
-        found["room_state"] = {
-            "twice the rows": medians["room state all"] / medians["room state half"],
-            "four times the minutes": medians["room state many minutes"] / medians["room state all"],
-        }
-    return {name: {of: value for of, value in values.items() if value == value} for name, values in found.items()}
-
-
-def show(found: dict[str, Any]) -> None:
-    """One screen: medians and ranges, then ratios beside their bounds."""
-    table = Table("part", "arm", "median s", "range s", "load")
-    for part, groups in found["arms"].items():
-        for name, arm in groups.items():
-            low, high = arm["range_s"]
-            table.add_row(part, name, f"{arm['median_s']:.2f}", f"{low:.2f}–{high:.2f}", f"{max(arm['load']):.1f}")
-    console.print(table)
-    table = Table("ratio", "of", "measured", "at most")
-    for name, values in found["ratios"].items():
-        for family, value in values.items():
-            bound = TARGETS.get(name)
-            table.add_row(name, family, f"{value:.3f}", "–" if bound is None else f"{bound:g}")
-    console.print(table)
-    for line in found["missing"]:
-        console.print(f"[yellow]not measured:[/] {line}")
+    bench.keep("events", "room state", bench.measure("room state", arms))
 
 
 def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="bench_features", description=__doc__)
     parser.add_argument("--actions-per-day", type=int, default=1_000_000)
-    parser.add_argument("--days", type=int, default=40, help="raw days; at least 33")
+    parser.add_argument("--days", type=int, default=40, help="raw days; at least 39")
     parser.add_argument("--long-actions-per-day", type=int, default=300_000, help="of the part windows")
-    parser.add_argument("--long-days", type=int, default=100, help="of the part windows; at least 93")
+    parser.add_argument("--long-days", type=int, default=100, help="of the part windows; at least 99")
     parser.add_argument("--users", type=int, default=200_000)
     parser.add_argument("--anchors", type=int, default=20_000)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--families", nargs="+", choices=FAMILIES, default=FAMILIES)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--report", action="store_true", help="measure nothing; put together what was measured")
     parser.add_argument("--out", type=Path, default=Path("build/bench"), help="data, scratch space and features.json")
     parser.add_argument("--duckdb-memory", default="6GB")
     return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Make the data, measure, write and show."""
+    """Make the data, measure part by part, put together what was measured, write and show."""
     options = options_of(arguments)
     out = options.out.resolve()
     size = Size(actions=options.actions_per_day, days=options.days, users=options.users, anchors=options.anchors)
+    long = replace(size, actions=options.long_actions_per_day, days=options.long_days)
+    sizes = {"size": size.name, "of windows": long.name}
     scratch = out / "scratch"
     scratch.mkdir(parents=True, exist_ok=True)
-    bar = Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
-    )
-    with bar as progress, spark_session("bench-features", "local", ZONE, scratch) as spark:
-        peer = duckdb_features.connect(options.duckdb_memory, scratch / "duckdb")
-        bench = Bench(
-            spark=spark,
-            peer=peer,
-            out=out,
-            repeats=options.repeats,
-            families=tuple(options.families),
-            progress=progress,
+    peer = duckdb_features.connect(options.duckdb_memory, scratch / "duckdb")
+    if not options.report:
+        bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
         )
-        parts, least = _parts(bench, size, options)
-        about = stated(peer, out / "data" / size.name, size)
+        with bar as progress, spark_session("bench-features", "local", ZONE, scratch) as spark:
+            for key, value in SESSION.items():
+                spark.conf.set(key, value)
+            families = tuple(options.families)
+            _measure(
+                Bench(
+                    spark=spark,
+                    peer=peer,
+                    out=out,
+                    repeats=options.repeats,
+                    families=families,
+                    progress=progress,
+                    size=sizes,
+                ),
+                size,
+                long,
+                options.parts,
+            )
+    parts = kept(out, sizes)
+    about = stated(peer, out / "data" / size.name, size)
     found = {
-        "size": vars(options) | {"out": str(options.out)},
-        "machine": _machine(),
+        "size": sizes,
         "stated": about | {"active_share": ACTIVE_SHARE, "run_days": RUN_DAYS, "late_share": 1 - LATE[0]},
-        "arms": {
-            part: {name: arm.summary() for arms in groups.values() for name, arm in arms.items()}
-            for part, groups in parts.items()
-        },
-        "least_bytes": least,
-        "ratios": ratios(parts, least),
-        "missing": [f"{group}: no carried path in the harness yet" for group in bench.groups() if group not in CARRIED],
+        "spark": SESSION,
+        "parts": parts,
+        "ratios": ratios(parts),
     }
     (out / "features.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    show(found)
+    show(found, console)
     console.print(f"→ {out / 'features.json'}", soft_wrap=True)
     return 0
 
 
-def _parts(
-    bench: Bench, size: Size, options: argparse.Namespace
-) -> tuple[dict[str, dict[str, dict[str, Timed]]], dict[str, int]]:
-    parts: dict[str, dict[str, dict[str, Timed]]] = {}
-    least: dict[str, int] = {}
+def _measure(bench: Bench, size: Size, long: Size, parts: Sequence[str]) -> None:
     day = size.day_list[-1]
     even = _data(bench, size)
-    if "families" in options.parts:
-        parts["families"] = families(bench, even, day)
-        for group in (group for group in bench.groups() if group in CARRIED):
-            least[group] = CARRIED[group](bench.spark, even, load_catalog(), day).least_bytes()
-    if "windows" in options.parts:
-        long = replace(size, actions=options.long_actions_per_day, days=options.long_days)
-        parts["windows"] = windows(bench, _data(bench, long), long.day_list[-1])
-    if "skew" in options.parts:
-        parts["skew"] = skew(bench, even, _data(bench, replace(size, is_skewed=True)), day)
-    if "events" in options.parts:
-        parts["events"] = events(
-            bench, even, _data(bench, replace(size, minutes=4 * size.minutes, first=size.days - 2)), day
-        )
-    return parts, least
+    if "families" in parts:
+        families(bench, even, day)
+    if "windows" in parts:
+        windows(bench, _data(bench, long), long.day_list[-1])
+    if "skew" in parts:
+        skew(bench, even, _data(bench, replace(size, is_skewed=True)), day)
+    if "events" in parts:
+        events(bench, even, _data(bench, replace(size, minutes=4 * size.minutes, first=size.days - 2)), day)
+    if "growth" in parts:
+        quarter = replace(size, actions=size.actions // 4, users=size.users // 4, anchors=size.anchors // 4)
+        growth(bench, _data(bench, quarter), day)
 
 
 def _data(bench: Bench, size: Size) -> Path:

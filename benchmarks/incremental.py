@@ -22,14 +22,15 @@ from features.schema import Catalog
 from features.spark.event_time import business_day
 from features.spark.sequences import sequences
 from features.spark.window_state import state_layout
-from features.spec import TILED_ENTITIES
+from features.spec import TILED_ENTITIES, Entity
 from jobs.settings import Settings
 from pipeline.manifests import day_partition
 from pipeline.plan import stage
-from pipeline.profile_state import read_features
+from pipeline.profile_state import compacted, read_features
+from pipeline.recent_state import stored_before
 from pipeline.run import days_of, open_context
 from pipeline.stages import profiles, recent, tiles
-from pipeline.stages.names import ON_AIR_TILES, RECENT_ACTIONS, profile_table, tile_table
+from pipeline.stages.names import ACTION_TILES, ON_AIR_TILES, RECENT_ACTIONS, profile_table, tile_table
 from pipeline.tables import Warehouse
 
 if TYPE_CHECKING:
@@ -76,6 +77,10 @@ class CarriedDay(ABC):
         """Family → its features of the day, as `run` has left them."""
 
     @abstractmethod
+    def rewritings(self) -> Mapping[str, Rewriting]:
+        """By name, what is to be done every few days besides."""
+
+    @abstractmethod
     def least_bytes(self) -> int:
         """Column chunks that nobody can do without: the day's raw rows, the touched state, what leaves a window."""
 
@@ -93,28 +98,39 @@ class CarriedDay(ABC):
 
 
 class SequencesDay(CarriedDay):
-    """State of the eve ∪ the eve's arrivals → state of the day; ∪ the day's arrivals → sequences of its impressions.
+    """The eve's arrivals → their tile; a state some days old ∪ tiles ∪ the day's arrivals → sequences of the day.
 
-    What `daily` does besides for the samples of the day (labels, joins) is left out.
+    What `daily` does besides for the samples of the day (labels, joins) is left out. A state is made every
+    `max_deltas` + 1 days (`StateOfActions`); this day is one in the middle between two.
     """
+
+    STATE_AGE = ONE_DAY * 3
 
     def prepare(self) -> None:
         context = self.context()
-        recent.run(context, [self.eve])
+        tiles.run(context, days_of(stage("tiles"), [self.day - self.STATE_AGE, self.day], context))
+        self.only_state_of(context, self.day - self.STATE_AGE)
         context.raw.close()
-        self.forget(RECENT_ACTIONS, self.day)
+        self.forget(ACTION_TILES, self.eve)
 
     def run(self) -> None:
         context = self.context()
+        tiles.run(context, [self.eve])
         recent.run(context, [self.day])
-        state = context.warehouse.read_days(self.spark, RECENT_ACTIONS, [self.day])
         shown = context.raw.read("impressions", [self.day]).where(business_day() == F.lit(self.day))
         actions = context.raw.read("actions", [self.day])
-        first_room_day = context.first_raw_day("rooms") or self.day
-        rooms = context.raw.read("rooms", context.raw_days("rooms", first_room_day, self.day))
-        found = sequences(self.catalog, shown, actions, rooms, context.conf.time.event_lag_seconds, state)
+        rooms = context.raw.read("rooms", context.raw_days("rooms", context.first_room_day(self.day), self.day))
+        time, stored = context.conf.time, stored_before(context, self.day)
+        found = sequences(self.catalog, shown, actions, rooms, time.event_lag_seconds, stored, time.max_room_age_days)
         found.write.mode("overwrite").parquet(str(self._target))
         context.raw.close()
+
+    def only_state_of(self, context: Context, day: dt.date) -> None:
+        """As if the last actions before `day` were the only state."""
+        for partition in context.warehouse.partitions(RECENT_ACTIONS):
+            if partition != day_partition(day):
+                self.forget(RECENT_ACTIONS, dt.date.fromisoformat(partition.removeprefix("dt=")))
+        recent.run(context, [day])
 
     @property
     def _target(self) -> Path:
@@ -123,11 +139,18 @@ class SequencesDay(CarriedDay):
     def outputs(self) -> Mapping[str, DataFrame]:
         return {"sequences": self.spark.read.parquet(str(self._target))}
 
+    def rewritings(self) -> Mapping[str, Rewriting]:
+        return {"state of actions": StateOfActions(self)}
+
     def least_bytes(self) -> int:
-        """The state is read twice: as it was, to be carried, and as it is, for the sequences."""
-        days = (self.eve, self.day)
-        raw = self.raw_bytes("actions", EVENT_COLUMNS, days) + self.raw_bytes("rooms", ROOM_COLUMNS, days)
-        return raw + self.raw_bytes("impressions", SHOWN_COLUMNS, days[1:]) + self.table_bytes(RECENT_ACTIONS, days)
+        self.prepare()
+        self.run()
+        since = [self.day - ONE_DAY * back for back in range(1, self.STATE_AGE.days + 1)]
+        first = self.context().first_room_day(self.eve)
+        known = [first + ONE_DAY * number for number in range((self.day - first).days + 1)]
+        raw = self.raw_bytes("actions", EVENT_COLUMNS, (self.eve, self.day))
+        raw += self.raw_bytes("impressions", SHOWN_COLUMNS, [self.day]) + self.raw_bytes("rooms", ROOM_COLUMNS, known)
+        return raw + self.table_bytes(RECENT_ACTIONS, since[-1:]) + self.table_bytes(ACTION_TILES, since)
 
 
 class ProfilesDay(CarriedDay):
@@ -135,7 +158,7 @@ class ProfilesDay(CarriedDay):
 
     def prepare(self) -> None:
         context = self.context()
-        arrivals = days_of(stage("tiles"), [self.day], context)
+        arrivals = days_of(stage("tiles"), [self.eve, self.day], context)
         tiles.run(context, arrivals[:-1])
         profiles.run(context, [self.eve])
         context.raw.close()
@@ -154,6 +177,9 @@ class ProfilesDay(CarriedDay):
         """Features are read out of the state by whoever joins them (the samples); that is not part of the day."""
         context = self.context()
         return {entity.value: read_features(context, entity, [self.day]) for entity in TILED_ENTITIES}
+
+    def rewritings(self) -> Mapping[str, Rewriting]:
+        return {f"compaction of {entity}": Compaction(self, entity) for entity in TILED_ENTITIES}
 
     def least_bytes(self) -> int:
         """The state of the eve once, the eve's rows, its tiles, and the tiles of the days that leave a window."""
@@ -179,6 +205,65 @@ class ProfilesDay(CarriedDay):
             mine = [file for file in (manifest.files if manifest else ()) if file.happened == happened]
             found += sum(chunk_bytes(self.warehouse / table / file.path, None) for file in mine)
         return found
+
+
+class Rewriting(ABC):
+    """What has to be done every few days besides: a state made anew from one and what was laid on it since."""
+
+    every_days: float
+    """How often, on the average of many days; known once `run` is through."""
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """As if it had not been done."""
+
+    @abstractmethod
+    def run(self) -> None:
+        """Once."""
+
+
+class Compaction(Rewriting):
+    """A carried day of an entity's profiles gets a base of its own; the days come out of the rows of its delta."""
+
+    def __init__(self, carried: CarriedDay, entity: Entity) -> None:
+        self._carried, self._entity = carried, entity
+
+    def prepare(self) -> None:
+        """The newest generation goes, if it is one of these."""
+        warehouse = self._carried.context().warehouse
+        newest = warehouse.require(profile_table(self._entity), [self._carried.day])[self._carried.day]
+        if newest.carried_from is None:
+            (file, *_) = reversed(warehouse.manifest_files(newest.table, newest.partition))
+            Path(file.url.removeprefix("file://")).unlink()
+
+    def run(self) -> None:
+        context, day = self._carried.context(), self._carried.day
+        manifest = context.warehouse.require(profile_table(self._entity), [day])[day]
+        base, delta = (sum(f.rows for f in manifest.files if (f.layer > 0) is above) for above in (False, True))
+        windows = context.conf.windows
+        self.every_days = min(windows.max_deltas, windows.max_delta_share * base / max(delta, 1) + 1)
+        compacted(context, self._entity, manifest)
+        context.raw.close()
+
+
+class StateOfActions(Rewriting):
+    """The state of the last actions of a day, from the newest one that is too old to be read."""
+
+    def __init__(self, carried: SequencesDay) -> None:
+        self._carried = carried
+
+    def prepare(self) -> None:
+        context = self._carried.context()
+        self.every_days = context.conf.windows.max_deltas + 1
+        old = self._carried.day - ONE_DAY * int(self.every_days)
+        tiles.run(context, days_of(stage("tiles"), [old, self._carried.day], context))
+        self._carried.only_state_of(context, old)
+        context.raw.close()
+
+    def run(self) -> None:
+        context = self._carried.context()
+        recent.run(context, [self._carried.day])
+        context.raw.close()
 
 
 def chunk_bytes(file: Path, columns: tuple[str, ...] | None) -> int:

@@ -1,7 +1,7 @@
 """The arms of Spark: the bulk recompute of one day's features, straight from 30 days of raw Parquet.
 
-Nothing is stored between raw rows and features: tiles are a step of the same job, so no arm pays for tables that only
-a later day would read.
+Nothing is stored between raw rows and features, and rows are summed into windows without tiles where no category has
+to be looked up: no arm pays for what only a later day would read.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from pyspark.sql import functions as F
 from features.schema import Catalog
 from features.spark.event_time import business_day
 from features.spark.on_air import on_air_tiles, session_days
+from features.spark.ops import CATEGORY
 from features.spark.profiles import profiles, reads_on_air, tiles_read
 from features.spark.sequences import sequences
-from features.spark.tiles import tiles
+from features.spark.tiles import row_tiles, with_category
 from features.spark.window_state import on_air_ops
-from features.spec import Entity
+from features.spec import DistinctPartners, Entity, TopCategory
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -54,7 +55,13 @@ def full(
     longest = max(feature.days or 0 for feature in catalog.windows(entity))
     rooms = raw(spark, warehouse, "rooms", start, before)
     shown, done = (raw(spark, warehouse, name, day - ONE_DAY * longest, before) for name in ("impressions", "actions"))
-    read = {part: tiles(part, impressions=shown, actions=done, rooms=rooms) for part in tiles_read(entity, catalog)}
+    asked = [f.op.measure.action for f in catalog.windows(entity) if isinstance(f.op, DistinctPartners | TopCategory)]
+    read = {}
+    for part in tiles_read(entity, catalog):
+        rows = row_tiles(shown, done)
+        if part is not entity and None not in asked:  # only some actions have a say in what the pairs are asked
+            rows = row_tiles(shown.where(F.lit(False)), done.where(F.col("action").isin(asked)))
+        read[part] = with_category(rows, rooms) if CATEGORY in part.keys else rows
     on_air = None
     if reads_on_air(entity, catalog):
         ops = on_air_ops(catalog)

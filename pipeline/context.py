@@ -30,6 +30,7 @@ COMPUTING = (
     "features/schema.py",
     "pipeline/stages",
     "pipeline/profile_state",
+    "pipeline/recent_state",
     "pipeline/raw_",
 )
 ONE_DAY = datetime.timedelta(days=1)
@@ -95,6 +96,11 @@ class Context:
     def first_raw_day(self, table: str) -> datetime.date | None:
         """Where the history of a raw table begins."""
         return self.raw.listing.first_day(table)
+
+    def first_room_day(self, cutoff: datetime.date) -> datetime.date:
+        """The first arrival day of rooms that counts for a cutoff."""
+        age = self.conf.time.max_room_age_days
+        return (self.first_raw_day("rooms") or cutoff) if age is None else cutoff - ONE_DAY * age
 
     def derived_inputs(self, table: str, days: Iterable[datetime.date]) -> dict[str, str]:
         """Input partitions of a derived table with their content digests; days never computed are absent."""

@@ -9,7 +9,15 @@ from features.spark.recent_actions import kept_bounds
 from features.spark.snapshots import SNAPSHOT_TABLES
 from features.spark.window_state import on_air_ops, state_layout, stored_entities
 from features.spec import TILED_ENTITIES, Entity, fingerprint
-from pipeline.stages.names import ON_AIR_TILES, RECENT_ACTIONS, SAMPLES, profile_table, serving_table, tile_table
+from pipeline.stages.names import (
+    ACTION_TILES,
+    ON_AIR_TILES,
+    RECENT_ACTIONS,
+    SAMPLES,
+    profile_table,
+    serving_table,
+    tile_table,
+)
 
 KEYS = "(keys)"
 """A part that is no column: which keys there are."""
@@ -25,7 +33,7 @@ def meanings(table: str, catalog: Catalog) -> dict[str, str]:
     """
     if table == SAMPLES:
         return catalog.sample_meanings()
-    if table == RECENT_ACTIONS:
+    if table in (ACTION_TILES, RECENT_ACTIONS):
         return {action: fingerprint(bound) for action, bound in kept_bounds(catalog).items()}
     if table == ON_AIR_TILES:
         return {name: fingerprint(op.max_session_hours) for name, op in on_air_ops(catalog).items()}
@@ -40,7 +48,7 @@ def meanings(table: str, catalog: Catalog) -> dict[str, str]:
 
 def stands_in_parts(table: str) -> bool:
     """Whether the parts of a table stand or fall one by one: each is made of its inputs without the others."""
-    return table in (SAMPLES, RECENT_ACTIONS) or _profiled(table) is not None
+    return table in (SAMPLES, ACTION_TILES) or _profiled(table) is not None
 
 
 def read_for_some_columns(table: str) -> frozenset[str]:

@@ -42,7 +42,14 @@ PLAN = (
     Stage(
         name="tiles",
         reads=("raw/impressions", "raw/actions", "raw/rooms"),
-        writes=("tiles_user", "tiles_anchor", "tiles_user_category", "tiles_user_anchor", "tiles_on_air"),
+        writes=(
+            "tiles_user",
+            "tiles_anchor",
+            "tiles_user_category",
+            "tiles_user_anchor",
+            "tiles_on_air",
+            "tiles_actions",
+        ),
         span="arrival days [D − 32, D)",
         door="jobs/tiles.py",
         run=tiles.run,
@@ -57,15 +64,15 @@ PLAN = (
     ),
     Stage(
         name="recent",
-        reads=("recent_actions", "raw/actions", "raw/rooms"),
+        reads=("recent_actions", "tiles_actions"),
         writes=("recent_actions",),
-        span="as of D, from the state of an earlier day",
+        span="as of some D, from the state of an earlier day",
         door="jobs/recent.py",
         run=recent.run,
     ),
     Stage(
         name="samples",
-        reads=("profiles_*", "recent_actions", "raw/*"),
+        reads=("profiles_*", "recent_actions", "tiles_actions", "raw/*"),
         writes=("samples",),
         span="impressions of D, mature at D + label_delay_days",
         door="jobs/samples.py",
@@ -94,7 +101,7 @@ PLAN = (
     ),
     Stage(
         name="serving",
-        reads=("profiles_*", "recent_actions", "raw/users", "raw/anchors", "trainsets"),
+        reads=("profiles_*", "recent_actions", "tiles_actions", "raw/users", "raw/anchors", "trainsets"),
         writes=("serving_user", "serving_anchor", "serving_user_category", "serving_user_anchor"),
         span="as of D",
         door="jobs/serving.py",

@@ -10,11 +10,11 @@ Steps for one table and some days:
                read and the `max_lateness_days` before them, of which only row groups whose keys may be the same are
                read (none, where ids ascend in time); the run stops when the copies differ, or above a share
 
-What counting costs: steps 4 and 5 are one narrow scan each (times alone; key, dt and a 64-bit hash of the payload),
-once per run if the widest set of days is read first, however many stages then read. Spark's Observation would save
-the first scan, but its metrics arrive only after the stage's own action, hence after a stage has written what must
-stop it, and they are lost when adaptive execution drops an empty stage. A table without repeats, the usual case, pays
-nothing afterwards: what stages read is a filter. Only the rows of repeated keys are ever sorted.
+What counting costs: steps 4 and 5 are one narrow scan each (times; keys), and a third of the payloads where keys are
+repeated; once per run if the widest set of days is read first, however many stages then read. Spark's Observation
+would save the first scan, but its metrics arrive only after the stage's own action, hence after a stage has written
+what must stop it, and they are lost when adaptive execution drops an empty stage. A table without repeats, the usual
+case, pays nothing afterwards: what stages read is a filter. Only the rows of repeated keys are ever sorted.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from pyspark.sql.types import StructType
 
 from features.errors import MAX_EXAMPLES, ConfError, DataError, Problem
 from pipeline.raw_listing import RawListing, require_ready
-from pipeline.raw_repeats import COPIES, DIFFER, first_of_each, lateness_days, later_copies, repeats
+from pipeline.raw_repeats import COPIES, DIFFER, copies, first_of_each, lateness_days, later_copies, repeats
 from pipeline.raw_shapes import RawColumns, raw_schema
 from pipeline.sources.raw_layout import DAY_COLUMN, RAW_TABLES, RawTable, table_folder
 
@@ -188,11 +188,12 @@ class RawInput:
             return examined
         if earlier := [day for day in self._with_look_back(spec, days) if day not in days]:
             seen = seen.unionByName(self._rows_of_like_keys(spec, tuple(earlier), found), allowMissingColumns=True)
-        is_read = F.col(DAY_COLUMN).isin(*days)
-        keys = repeats(self._in_time(spec, seen), spec, of=is_read).persist()
-        if not self._check_repeats(spec, keys, sum(of_day.rows for of_day in found.values())):
-            keys.unpersist()
+        seen = self._in_time(spec, seen)
+        # The usual case is told from the keys alone; what copies hold is read only where there are some.
+        if not copies(seen, spec, of=F.col(DAY_COLUMN).isin(*days)).count():
             return examined
+        keys = repeats(seen, spec, of=F.col(DAY_COLUMN).isin(*days)).persist()
+        self._check_repeats(spec, keys, sum(of_day.rows for of_day in found.values()))
         return replace(examined, repeated_keys=keys)
 
     def _rows_of_like_keys(
@@ -214,8 +215,8 @@ class RawInput:
         if repeated_keys is None:
             return {}
         rows = self._in_time(spec, self._load(spec.name, self._with_look_back(spec, days)))
-        copies = later_copies(rows, repeated_keys, spec).where(F.col(DAY_COLUMN).isin(*days))
-        return {row[DAY_COLUMN]: int(row["count"]) for row in copies.groupBy(DAY_COLUMN).count().collect()}
+        later = later_copies(rows, repeated_keys, spec).where(F.col(DAY_COLUMN).isin(*days))
+        return {row[DAY_COLUMN]: int(row["count"]) for row in later.groupBy(DAY_COLUMN).count().collect()}
 
     def _load(self, table: str, days: tuple[dt.date, ...]) -> DataFrame:
         shapes = self.columns.shapes(table, days)
@@ -288,8 +289,8 @@ class RawInput:
             for row in rows
         }
 
-    def _check_repeats(self, spec: RawTable, repeated_keys: DataFrame, rows: int) -> int:
-        """Number of rows beyond the first of their key."""
+    def _check_repeats(self, spec: RawTable, repeated_keys: DataFrame, rows: int) -> None:
+        """Raises DataError when copies differ, or are too many."""
         differing = F.col(DIFFER)
         example = F.to_json(F.struct(*spec.key))
         found = repeated_keys.agg(
@@ -323,7 +324,6 @@ class RawInput:
             )
         if problems:
             raise DataError(problems)
-        return repeated
 
 
 def read_files(

@@ -22,29 +22,30 @@ def repeat_key(spec: RawTable) -> tuple[str, ...]:
     return (DAY_COLUMN, *spec.key) if spec.kind == "snapshot" else spec.key
 
 
-def repeats(df: DataFrame, spec: RawTable, columns: Iterable[str] | None = None, of: Column | None = None) -> DataFrame:
-    """One row per key that occurs more than once: the key, its number of copies, whether their payloads differ.
-
-    The payload is every column of the contract (or `columns`), compared by a 64-bit hash; the day of arrival and
-    further columns may differ between copies.
+def copies(df: DataFrame, spec: RawTable, of: Column | None = None) -> DataFrame:
+    """One row per key that occurs more than once: the key, and its number of copies.
 
     Args:
         of: only keys of rows that are so; their other copies need not be. None: all keys.
     """
-    key = repeat_key(spec)
+    return _by_key(df, spec, of)
+
+
+def repeats(df: DataFrame, spec: RawTable, columns: Iterable[str] | None = None, of: Column | None = None) -> DataFrame:
+    """`copies`, and whether their payloads differ.
+
+    The payload is every column of the contract (or `columns`), compared by a 64-bit hash; the day of arrival and
+    further columns may differ between copies.
+    """
     payload = F.xxhash64(*(spec.column_names() if columns is None else columns))
-    counted = F.lit(True) if of is None else of
-    return (
-        df.select(*key, payload.alias(PAYLOAD), counted.alias(COUNTED))
-        .groupBy(*key)
-        .agg(
-            F.count(F.lit(1)).alias(COPIES),
-            (F.min(PAYLOAD) != F.max(PAYLOAD)).alias(DIFFER),
-            F.max(COUNTED).alias(COUNTED),
-        )
-        .where((F.col(COPIES) > 1) & F.col(COUNTED))
-        .drop(COUNTED)
-    )
+    return _by_key(df.withColumn(PAYLOAD, payload), spec, of, (F.min(PAYLOAD) != F.max(PAYLOAD)).alias(DIFFER))
+
+
+def _by_key(df: DataFrame, spec: RawTable, of: Column | None, *found: Column) -> DataFrame:
+    key = repeat_key(spec)
+    counted = F.max(F.lit(True) if of is None else of).alias(COUNTED)
+    rows = df.groupBy(*key).agg(F.count(F.lit(1)).alias(COPIES), *found, counted)
+    return rows.where((F.col(COPIES) > 1) & F.col(COUNTED)).drop(COUNTED)
 
 
 def later_copies(df: DataFrame, repeated_keys: DataFrame, spec: RawTable) -> DataFrame:

@@ -94,24 +94,28 @@ def days_of(queries: Timeline) -> Iterator[tuple[int, Int64s]]:
         yield int(day), np.flatnonzero(queries.day == day)
 
 
-def visible(queries: Timeline, events: Timeline, day: int) -> Prefixes:
+def visible(queries: Timeline, events: Timeline, day: int, max_age_days: int | None = None) -> Prefixes:
     """Events of the query's key that arrived by `day` and are complete strictly before the query's `at`.
 
     Args:
         queries: all of this day.
+        max_age_days: events that arrived longer before `day` do not count; None for no bound.
     """
-    rows = np.flatnonzero(events.day <= day)
+    is_known = events.day <= day
+    if max_age_days is not None:
+        is_known &= events.day >= day - max_age_days
+    rows = np.flatnonzero(is_known)
     segment, at = events.segment[rows], events.at[rows]
     start = segment.searchsorted(queries.segment, "left")
     end = segment.searchsorted(queries.segment, "right")
     return Prefixes(rows=rows, at=at, start=start, stop=segment_search(at, start, end, queries.at))
 
 
-def last_visible(queries: Timeline, events: Timeline) -> Int64s:
-    """Number of the newest visible event of each query, −1 where there is none: [n]."""
+def last_visible(queries: Timeline, events: Timeline, max_age_days: int | None = None) -> Int64s:
+    """Number of the newest visible event of each query, −1 where there is none: [n]. `max_age_days`: of `visible`."""
     last = np.full(queries.at.size, -1, dtype=np.int64)
     for day, of_day in days_of(queries):
-        prefixes = visible(queries.take(of_day), events, day)
+        prefixes = visible(queries.take(of_day), events, day, max_age_days)
         some = prefixes.stop > prefixes.start
         last[of_day[some]] = prefixes.rows[prefixes.stop[some] - 1]
     return last

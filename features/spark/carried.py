@@ -122,19 +122,27 @@ def touched(
     Returns:
         keys..., each state column twice: as it was (`_was` + name) and as it is.
     """
+    keys = list(layout.keys)
     gains = _gains(layout, tiles, on_air, day)
-    for part in (partners, tops):
-        gains = gains if part is None else gains.join(part, on=list(layout.keys), how="left")
-    gained = gains.withColumnsRenamed({name: f"_gained{name}" for name in layout.columns if name in gains.columns})
-    beside = state.join(gained.hint("shuffle_hash"), on=list(layout.keys), how="right")
+    if partners is not None:
+        gains = gains.join(partners, on=keys, how="left")
+    gained = gains.select(*keys, *(F.col(n).alias(_gained_name(n)) for n in gains.columns if n not in keys))
+    beside = state.join(gained.hint("shuffle_hash"), on=keys, how="right")
     # A key has one row per base or delta that holds it; what it gained stands beside each of them.
-    old = beside.groupBy(*layout.keys).agg(
-        *(merged.alias(_was(name)) for name, merged in _merged(layout).items()),
-        *(F.max(name).alias(name) for name in gained.columns if name not in layout.keys),
+    merged = _merged(layout)
+    old = beside.groupBy(*keys).agg(
+        *(merged[column.name].alias(_was(column.name)) for column in layout.sums),
+        *(F.max(name).alias(name) for name in gained.columns if name not in keys),
     )
+    if tops is not None:
+        # Apart from the sums: with a string among them Spark would sort and interpret instead of hashing.
+        newest = beside.groupBy(*keys).agg(*(merged[name].alias(_was(name)) for name in layout.tops))
+        ranked = tops.withColumnsRenamed({name: _gained_name(name) for name in layout.tops})
+        old = old.join(newest.hint("shuffle_hash"), on=keys, how="left")
+        old = old.join(ranked.hint("shuffle_hash"), on=keys, how="left")
     was = {column.name: F.coalesce(F.col(_was(column.name)), zero()) for column in layout.sums}
     new = {
-        column.name: column.after(was[column.name], F.coalesce(F.col(f"_gained{column.name}"), zero()), day)
+        column.name: column.after(was[column.name], F.coalesce(F.col(_gained_name(column.name)), zero()), day)
         for column in layout.sums
     }
     return old.select(
@@ -143,7 +151,7 @@ def touched(
         *(_was(name) for name in layout.tops),
         *(value.alias(name) for name, value in new.items()),
         *(
-            F.when(F.col(RANKED), F.col(f"_gained{name}")).otherwise(F.col(_was(name))).alias(name)
+            F.when(F.col(RANKED), F.col(_gained_name(name))).otherwise(F.col(_was(name))).alias(name)
             for name in layout.tops
         ),
     )
@@ -299,6 +307,10 @@ def _gained(
 def left_on(layout: StateLayout, day: dt.date) -> list[dt.date]:
     """The days e whose tiles leave some window between `day` and the day after."""
     return [day - ONE_DAY * length for length in layout.tile_lengths()]
+
+
+def _gained_name(name: str) -> str:
+    return f"_gained{name}"
 
 
 def _was(name: str) -> str:

@@ -51,6 +51,7 @@ def labels(
     attribution_hours: int,
     conversions_imply_enter: bool,
     days: Sequence[dt.date] | None = None,
+    max_room_age_days: int | None = None,
 ) -> DataFrame:
     """Labels of every impression; many days in one pass, each day as if its data ended at D + label_delay_days.
 
@@ -75,6 +76,8 @@ def labels(
         actions, rooms: raw, dt up to the last D + label_delay_days.
         conversions_imply_enter: see above.
         days: the days D to label; None labels every impression given.
+        max_room_age_days: rows of a room that arrived longer before D + label_delay_days do not count; None for no
+            bound.
 
     Returns:
         impression_id; int label_<task>, mask_<task> in catalog order (label 0 where masked); the `flag_columns`.
@@ -96,7 +99,7 @@ def labels(
         _without_impression(relevant, shown, label_delay_days=label_delay_days, window=window)
     )
     targets = shown if days is None else shown.where(F.col(_SAMPLE_DAY).isin(list(days)))
-    done = _done(_in_window(attributed, targets, rooms, window), list(wanted))
+    done = _done(_in_window(attributed, targets, rooms, window, max_room_age_days), list(wanted))
     return (
         targets.select("impression_id")
         .join(done, on="impression_id", how="left")
@@ -181,7 +184,9 @@ class LastImpressionKernel:
 # --- 2, 3. What was done after an impression ---------------------------------------------------------------
 
 
-def _in_window(attributed: DataFrame, shown: DataFrame, rooms: DataFrame, window: int) -> DataFrame:
+def _in_window(
+    attributed: DataFrame, shown: DataFrame, rooms: DataFrame, window: int, max_room_age_days: int | None
+) -> DataFrame:
     """impression_id, action, amount within the window, is_cut_off: the actions that count."""
     begin = F.col(_END) - F.col(_AMOUNT) * (MICROS // PER_UNIT)
     window_end = F.col(_SHOWN) + F.lit(window)
@@ -190,7 +195,7 @@ def _in_window(attributed: DataFrame, shown: DataFrame, rooms: DataFrame, window
     joined = attributed.join(
         shown.select("impression_id", "room_id", _SHOWN, _CUTOFF), on="impression_id", how="inner"
     ).where((F.col(_ARRIVED) <= F.col(_CUTOFF)) & (F.col(_END) >= F.col(_SHOWN)) & reaches_in)
-    with_end = with_newest_room(joined, rooms, cutoff=_CUTOFF, columns=["ended_at"])
+    with_end = with_newest_room(joined, rooms, cutoff=_CUTOFF, columns=["ended_at"], max_age_days=max_room_age_days)
     room_ended = F.coalesce(F.col(_END) >= micros("ended_at") - F.lit(ROOM_END_SLACK), F.lit(False))
     within = F.least(F.col(_AMOUNT), F.floor((window_end - begin) / (MICROS // PER_UNIT)))
     return with_end.select(

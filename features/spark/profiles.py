@@ -133,10 +133,14 @@ def _seen(
     first = F.greatest(happened + 1, F.unix_date(ARRIVED) + 1, F.lit(min(targets)))
     last = F.least(happened + longest, F.lit(max(targets)))
     names = list(dict.fromkeys(measures))
+    seen = tiles.select(*keys, happened.alias(E_NUMBER), first.alias("_first"), last.alias("_last"), *names).where(
+        F.col("_first") <= F.col("_last")
+    )
+    if len(targets) == 1:  # nothing to spread: what follows may sum before it shuffles
+        age = F.lit(*targets) - F.col(E_NUMBER)
+        return seen.select(F.lit(*days).alias(DAY), *keys, E_NUMBER, age.alias(AGE), *names)
     return (
-        tiles.select(*keys, happened.alias(E_NUMBER), first.alias("_first"), last.alias("_last"), *names)
-        .where(F.col("_first") <= F.col("_last"))
-        .repartition(*(hashed_by or keys))
+        seen.repartition(*(hashed_by or keys))
         .withColumn("_day", F.explode(F.sequence("_first", "_last")))
         .where(F.col("_day").isin(targets))
         .select(

@@ -1,17 +1,18 @@
-"""The last actions of each user, carried from day to day: what sequences need of the days before D, and no more.
+"""The last actions of each user before a day: what sequences need of the days before D, and no more.
 
 The state of D holds, per user and action of the catalog's sequences, of the actions that arrived before D:
 the last `length` by (ts, action_id) among those with ts < start(D) − event_lag, which every impression of D sees; all
 later ones, which only some see; none older than `max_age_days` at start(D). The category of an action's room, as of
 the action, is attached once, when it arrives.
 
-    1. actions ⋈ rooms, as of the action           → events (user_id, kind, at, day, order, anchor, category, value)
-    2. ∪ state of an earlier day, packed           → events and one row per (user, action) with arrays
-    3. hash by user; unpacked and merged by time   → chunks of whole users, events ascending in (user, kind, at, order)
-    4. per day D: old and surplus ones cut off     → one row per (D, user, action), arrays oldest first
+Each arrival day a has a TILE: the same of its own arrivals alone, as of a + 1. What is not among the last of its own
+tile is not among the last of any state, so the state of D is that of an earlier day D0 and the tiles of [D0, D),
+merged; or the tiles within reach alone. A late action merges by its ts either way.
 
-The same steps make the state of one day from that of the day before (2 is the state and one day's arrivals) and of
-many days from raw rows alone: a late action merges by its ts either way.
+    1. actions ⋈ rooms, as of the action           → events (user_id, kind, at, day, order, anchor, category, value)
+       or states and tiles, packed                 → one row per (user, action) with arrays
+    2. hash by user; unpacked and merged by time   → chunks of whole users, events ascending in (user, kind, at, order)
+    3. per day D: old and surplus ones cut off     → one row per (D, user, action), arrays oldest first
 """
 
 from __future__ import annotations
@@ -52,8 +53,10 @@ from features.spark.event_time import (
     day_starts,
     room_row_complete_at,
 )
+from features.spark.ops import ARRIVED
 
 STATE_DAY = "dt"
+ONE_DAY = dt.timedelta(days=1)
 CHUNK_ROWS = 32_768
 """Rows of a chunk: a packed one stands for up to `length` events."""
 
@@ -61,6 +64,8 @@ _PACKED = {AT: "packed_at", ORDER: "packed_order", "anchor_id": "packed_anchor_i
 _PACKED |= {"value": "packed_value"}
 _STATE = {AT: "at", ORDER: "action_id", "anchor_id": "anchor_id", "category": "category", "value": "value"}
 """Column of events → array column of packed rows, of the stored state."""
+
+_SINGLE = {"anchor_id": "bigint", "category": "string", "value": "double"}
 
 STATE_SCHEMA = StructType(
     [
@@ -94,12 +99,15 @@ def max_age_days(catalog: Catalog) -> int:
     return max((sequence.max_age_days for sequence in catalog.sequences), default=0)
 
 
-def action_events(catalog: Catalog, actions: DataFrame, rooms: DataFrame) -> DataFrame:
+def action_events(
+    catalog: Catalog, actions: DataFrame, rooms: DataFrame, max_room_age_days: int | None = None
+) -> DataFrame:
     """Raw actions as events of a merge by user, with the category that the rooms table gave them when they arrived.
 
     Args:
         actions: raw.
         rooms: raw, dt up to that of the last action.
+        max_room_age_days: rows of a room that arrived longer before the action did do not count; None for no bound.
 
     Returns:
         user_id, KIND, AT, DAY, ORDER (action_id), anchor_id, category ('' unknown), value (0 for null).
@@ -116,7 +124,7 @@ def action_events(catalog: Catalog, actions: DataFrame, rooms: DataFrame) -> Dat
         F.col("action_id").alias("action_order"),
         F.coalesce("value", F.lit(0.0)).alias("value"),
     )
-    with_category = _with_category_then(events, rooms)
+    with_category = _with_category_then(events, rooms, max_room_age_days)
     return with_category.select(
         "user_id",
         F.col("action_kind").alias(KIND),
@@ -129,7 +137,7 @@ def action_events(catalog: Catalog, actions: DataFrame, rooms: DataFrame) -> Dat
     )
 
 
-def _with_category_then(events: DataFrame, rooms: DataFrame) -> DataFrame:
+def _with_category_then(events: DataFrame, rooms: DataFrame, max_room_age_days: int | None) -> DataFrame:
     """`events` one microsecond later with `category`: of the newest rooms row that arrived and was complete by then.
 
     The merge is strict, and a room's row counts for an event of the same instant: hence the microsecond.
@@ -144,45 +152,68 @@ def _with_category_then(events: DataFrame, rooms: DataFrame) -> DataFrame:
     )
     queries = events.withColumn(AT, F.col(AT) + 1)
     schema = StructType([*queries.schema.fields, StructField("category", StringType())])
-    kernel = CategoryKernel(columns=tuple(schema.names))
+    kernel = CategoryKernel(columns=tuple(schema.names), max_room_age_days=max_room_age_days)
     return asof_merge(queries, rows, keys=("room_id",), ties=("category",), kernel=kernel, schema=schema)
 
 
-def recent_actions(
-    catalog: Catalog,
-    events: DataFrame,
-    *,
-    days: Sequence[dt.date],
-    event_lag_s: int,
-    before: DataFrame | None = None,
-) -> DataFrame:
+def action_tiles(catalog: Catalog, events: DataFrame, *, days: Sequence[dt.date], event_lag_s: int) -> DataFrame:
+    """The tile of each arrival day of `days`, in one pass.
+
+    Args:
+        events: of `action_events`, of these arrival days; more do no harm.
+
+    Returns:
+        a: date, then the columns of STATE_SCHEMA but for dt; one row per (a, user, action) that has any.
+    """
+    kernel = _kernel(catalog, events, [day + ONE_DAY for day in days], event_lag_s, of_eve=True)
+    return _run(kernel, events).select(F.date_sub(STATE_DAY, 1).alias(ARRIVED), *STATE_SCHEMA.names[1:])
+
+
+def recent_actions(catalog: Catalog, stored: DataFrame, *, days: Sequence[dt.date], event_lag_s: int) -> DataFrame:
     """The state of each of `days`, in one pass.
 
     Args:
-        events: of `action_events`, with dt from min(days) − max_age_days, or from the day of `before`, to
-            max(days) − 1; more do no harm.
-        before: the state of one day that is not later than min(days); None: there is none, or `events` has it all.
+        stored: of `as_stored`: the tiles that arrived from min(days) − max_age_days to max(days) − 1; or the state of
+            one day that is not later than min(days), and the tiles since.
 
     Returns:
-        STATE_SCHEMA, one row per (D, user, action) that has any. The same rows with and without `before`.
+        STATE_SCHEMA, one row per (D, user, action) that has any; the same from tiles alone and from a state.
     """
-    kinds = kinds_of(catalog)
-    rows = events if before is None else events.unionByName(packed(before, kinds), allowMissingColumns=True)
+    kernel = _kernel(catalog, stored, days, event_lag_s, of_eve=False)
+    return _run(kernel, packed(stored, kinds_of(catalog)))
+
+
+def as_stored(tiles: DataFrame, state: DataFrame | None = None) -> DataFrame:
+    """Tiles, and the state before them where there is one, as rows of STATE_SCHEMA: a tile is as of the day after."""
+    rows = tiles.select(F.date_add(ARRIVED, 1).alias(STATE_DAY), *STATE_SCHEMA.names[1:])
+    return rows if state is None else state.select(*STATE_SCHEMA.names).unionByName(rows)
+
+
+def _kernel(
+    catalog: Catalog, rows: DataFrame, days: Sequence[dt.date], event_lag_s: int, *, of_eve: bool
+) -> RecentKernel:
     bounds = kept_bounds(catalog)
-    kernel = RecentKernel(
-        days=tuple(((day - EPOCH).days, start) for day, start in day_starts(events.sparkSession, days).items()),
-        actions=tuple(kinds),
+    return RecentKernel(
+        days=tuple(((day - EPOCH).days, start) for day, start in day_starts(rows.sparkSession, days).items()),
+        actions=tuple(kinds_of(catalog)),
         lengths=tuple(length for length, _ in bounds.values()),
         ages=tuple(age * DAY_MICROS for _, age in bounds.values()),
         lag=event_lag_s * MICROS,
+        of_eve=of_eve,
     )
-    return by_keys(
-        rows, keys=("user_id",), kernel=partial(unpacked, kernel), schema=STATE_SCHEMA, chunk_rows=CHUNK_ROWS
-    )
+
+
+def _run(kernel: RecentKernel, rows: DataFrame) -> DataFrame:
+    whole_users = partial(unpacked, kernel)
+    return by_keys(rows, keys=("user_id",), kernel=whole_users, schema=STATE_SCHEMA, chunk_rows=CHUNK_ROWS)
 
 
 def packed(state: DataFrame, kinds: Mapping[str, int]) -> DataFrame:
-    """Rows of a state for a merge by user, still one per (user, action); they count as arrived before their day."""
+    """Rows of STATE_SCHEMA for a merge by user, still one per (dt, user, action); they arrived before their day.
+
+    Returns:
+        The columns of `action_events`, of which those of a single event are null, and packed arrays.
+    """
     kind = F.coalesce(*(F.when(F.col("action") == action, F.lit(kind)) for action, kind in kinds.items()))
     never = F.lit(0).cast("bigint")
     return state.where(F.col("action").isin(*kinds)).select(
@@ -191,6 +222,7 @@ def packed(state: DataFrame, kinds: Mapping[str, int]) -> DataFrame:
         never.alias(AT),
         (day_number(STATE_DAY) - 1).alias(DAY),
         never.alias(ORDER),
+        *(F.lit(None).cast(sql_type).alias(name) for name, sql_type in _SINGLE.items()),
         *(F.col(name).alias(_PACKED[column]) for column, name in _STATE.items()),
     )
 
@@ -230,10 +262,12 @@ class CategoryKernel:
     """Passes the queries' columns through and adds the category of the newest visible rooms row, '' without one."""
 
     columns: tuple[str, ...]
+    max_room_age_days: int | None
 
     def __call__(self, chunk: Chunk) -> Iterator[pa.RecordBatch]:
         asked, rows = chunk.part(QUERY), chunk.part(0)
-        category = take_or_default(rows.column("category"), last_visible(asked.time, rows.time), "")
+        newest = last_visible(asked.time, rows.time, self.max_room_age_days)
+        category = take_or_default(rows.column("category"), newest, "")
         passed = [asked.column(name) for name in self.columns[:-1]]
         yield pa.RecordBatch.from_arrays([*passed, category], names=list(self.columns))
 
@@ -246,6 +280,7 @@ class RecentKernel:
         days: (day number, micros of its start) of every D.
         actions, lengths, ages: of each kind: its name, how many settled events stay, micros that an event lives.
         lag: event_lag in micros.
+        of_eve: whether only what arrived on the day before counts.
     """
 
     days: tuple[tuple[int, int], ...]
@@ -253,13 +288,15 @@ class RecentKernel:
     lengths: tuple[int, ...]
     ages: tuple[int, ...]
     lag: int
+    of_eve: bool
 
     def __call__(self, chunk: Chunk) -> Iterator[pa.RecordBatch]:
         at, arrived = _int64s(chunk.table, AT), _int64s(chunk.table, DAY)
         group = chunk.segment * len(self.actions) + chunk.kind
         ages, lengths = np.array(self.ages)[chunk.kind], np.array(self.lengths)[chunk.kind]
         for day, start in self.days:
-            rows = np.flatnonzero((arrived < day) & (at >= start - ages))
+            is_known = arrived == day - 1 if self.of_eve else arrived < day
+            rows = np.flatnonzero(is_known & (at >= start - ages))
             is_settled = at[rows] < start - self.lag
             rows = rows[~is_settled | (_later_in_group(group[rows], is_settled) < lengths[rows])]
             if rows.size:

@@ -62,7 +62,12 @@ _ARROW_TYPES = {
 
 
 def room_state(
-    catalog: Catalog, impressions: DataFrame, room_stats: DataFrame, rooms: DataFrame, event_lag_s: int
+    catalog: Catalog,
+    impressions: DataFrame,
+    room_stats: DataFrame,
+    rooms: DataFrame,
+    event_lag_s: int,
+    max_room_age_days: int | None = None,
 ) -> DataFrame:
     """Each impression's room features; many days in one pass.
 
@@ -73,6 +78,7 @@ def room_state(
     Args:
         impressions: impression_id, room_id, ts.
         room_stats, rooms: raw.
+        max_room_age_days: rows of a room that arrived longer before D do not count; None for no bound.
 
     Returns:
         impression_id and the features of Entity.ROOM, in catalog order, defaults where nothing is visible; only a
@@ -89,7 +95,7 @@ def room_state(
         events,
         keys=("room_id",),
         ties=(STARTED, *fields),
-        kernel=RoomKernel(features=features, lag=event_lag_s * MICROS),
+        kernel=RoomKernel(features=features, lag=event_lag_s * MICROS, max_room_age_days=max_room_age_days),
         schema=StructType(
             [StructField("impression_id", LongType()), *(StructField(f.name, _SPARK_TYPES[f.dtype]) for f in features)]
         ),
@@ -135,11 +141,12 @@ class RoomKernel:
 
     features: tuple[Feature, ...]
     lag: int
+    max_room_age_days: int | None
 
     def __call__(self, chunk: Chunk) -> Iterator[pa.RecordBatch]:
         asked, minutes, rows = chunk.part(QUERY), chunk.part(MINUTES), chunk.part(ROOM_ROWS)
         last_minute = last_visible(asked.time, minutes.time)
-        last_row = last_visible(asked.time, rows.time)
+        last_row = last_visible(asked.time, rows.time, self.max_room_age_days)
         columns = [
             self._values(feature, asked, minutes, rows, last_minute, last_row).cast(_ARROW_TYPES[feature.dtype])
             for feature in self.features

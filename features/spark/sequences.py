@@ -1,7 +1,7 @@
 """Event time: the last actions of a user before each impression (`SequenceFeature` of the catalog).
 
 1. actions as events, with the category of their room          → `recent_actions.action_events`
-   ∪ the state of the first day, packed                        → what arrived before it, one row per (user, action)
+   ∪ what arrived before the first day, packed                 → of users who are asked for, rows of (user, action)
 2. impressions ⋈ events of the user, as of the impression      → per impression the last L events of each kind
 3. gathered by index arithmetic, newest first                  → one ragged array per sequence field
 """
@@ -38,6 +38,7 @@ def sequences(
     rooms: DataFrame,
     event_lag_s: int,
     recent: DataFrame | None = None,
+    max_room_age_days: int | None = None,
 ) -> DataFrame:
     """Each impression's sequences; many days in one pass.
 
@@ -49,22 +50,26 @@ def sequences(
         actions: raw, to the last day D; from the first day D on with `recent`, from D − max_age_days on without.
         rooms: raw; the category of an event is the room's as of the event (arrived by the action's dt, complete
             by its ts), so that nothing of a later end of the room is seen.
-        recent: `recent_actions` of the first day D.
+        recent: what arrived before the first day D, of `recent_actions.as_stored`; rows of other users do no harm.
+        max_room_age_days: rows of a room that arrived longer before the action did do not count; None for no bound.
 
     Returns:
         impression_id and, per sequence field, array<bigint> or array<string>, newest first; empty without events.
         Fields of one sequence are aligned. Unknown categories are ''.
     """
     kinds = kinds_of(catalog)
-    events = action_events(catalog, actions, rooms)
-    if recent is not None:
-        events = events.unionByName(packed(recent, kinds), allowMissingColumns=True)
+    events = action_events(catalog, actions, rooms, max_room_age_days)
     queries = impressions.select(
         "user_id",
         "impression_id",
         cutoff(event_lag_s).alias(AT),
         day_number(business_day()).alias(DAY),
     )
+    if recent is not None:
+        # Most users of a state were shown nothing on these days: they are left out before rows are moved.
+        asked = queries.select("user_id").distinct().hint("shuffle_hash")
+        of_asked = packed(recent, kinds).join(asked, on="user_id", how="left_semi")
+        events = events.unionByName(of_asked, allowMissingColumns=True)
     kernel = SequenceKernel(sequences=catalog.sequences, kinds=kinds, lag=event_lag_s * MICROS)
     return asof_merge(
         queries,

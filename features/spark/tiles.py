@@ -42,6 +42,12 @@ def room_tiles(impressions: DataFrame, actions: DataFrame) -> DataFrame:
     return log.groupBy(*ROOM_TILE_KEYS).agg(*(_measured(measure) for measure in MEASURES))
 
 
+def with_category(by_room: DataFrame, rooms: DataFrame, max_room_age_days: int | None = None) -> DataFrame:
+    """Tiles or rows of rooms with the category that their room had by the day they arrived; '' where it is unknown."""
+    known = with_newest_room(by_room, rooms, cutoff=ARRIVED, columns=[CATEGORY], max_age_days=max_room_age_days)
+    return known.fillna(UNKNOWN_CATEGORY, subset=[CATEGORY])
+
+
 def roll_up(
     entity: Entity, by_room: DataFrame, *, rooms: DataFrame | None, max_room_age_days: int | None = None
 ) -> DataFrame:
@@ -66,8 +72,7 @@ def roll_up(
     if CATEGORY in entity.keys:
         if rooms is None:
             raise CatalogError(f"tiles of {entity} need the rooms table")
-        known = with_newest_room(by_room, rooms, cutoff=ARRIVED, columns=[CATEGORY], max_age_days=max_room_age_days)
-        by_room = known.fillna(UNKNOWN_CATEGORY, subset=[CATEGORY])
+        by_room = with_category(by_room, rooms, max_room_age_days)
     sums = (F.sum(measure.name).alias(measure.name) for measure in MEASURES)
     return by_room.groupBy(*entity.keys, HAPPENED, ARRIVED).agg(*sums).select(*tile_columns(entity))
 
@@ -83,6 +88,16 @@ def tiles(
     """The tiles of one entity from raw rows: `roll_up` of `room_tiles`."""
     by_room = room_tiles(impressions, actions)
     return roll_up(entity, by_room, rooms=rooms, max_room_age_days=max_room_age_days)
+
+
+def row_tiles(impressions: DataFrame, actions: DataFrame) -> DataFrame:
+    """Raw rows as tiles that nobody has summed: user_id, anchor_id, room_id, e, a, then every measure as bigint.
+
+    Windows over them have the same sums and days as over tiles; only the number of tiles is another one. They serve
+    where each row is summed once, for one day alone.
+    """
+    log = _log(impressions, actions)
+    return log.select(*ROOM_TILE_KEYS, *(_amount(measure).alias(measure.name) for measure in MEASURES))
 
 
 def _log(impressions: DataFrame, actions: DataFrame) -> DataFrame:
@@ -107,7 +122,11 @@ def _log(impressions: DataFrame, actions: DataFrame) -> DataFrame:
 
 def _measured(measure: Measure) -> Column:
     """The measure summed over a group of the log, as bigint."""
+    return F.sum(_amount(measure)).alias(measure.name)
+
+
+def _amount(measure: Measure) -> Column:
+    """What a row of the log adds to the measure, as bigint."""
     is_of_kind = F.col("action").isNull() if measure.action is None else F.col("action") == measure.action
     amount = F.lit(1) if measure.value_scale is None else F.round(F.col("value") * measure.value_scale)
-    counted = F.when(is_of_kind, amount.cast("bigint")).otherwise(F.lit(0).cast("bigint"))
-    return F.sum(counted).alias(measure.name)
+    return F.when(is_of_kind, amount.cast("bigint")).otherwise(F.lit(0).cast("bigint"))

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from functools import reduce
 from typing import TypeVar
 
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from features.errors import CatalogError
@@ -213,10 +213,17 @@ def top_total(op: TopCategory) -> Total:
 
 
 def best_categories(sums: DataFrame, tops: Iterable[str], keys: Sequence[str]) -> DataFrame:
-    """keys..., and per name in `tops` the category with the largest sum above 0; ties by name, null for none."""
-    ranked = {name: F.when(F.col(name) > 0, F.struct((-F.col(name)).alias("_rank"), CATEGORY)) for name in tops}
-    best = sums.groupBy(*keys).agg(*(F.min(rank).alias(name) for name, rank in ranked.items()))
-    return best.select(*keys, *(F.col(name).getField(CATEGORY).alias(name) for name in ranked))
+    """keys..., and per name in `tops` the category with the largest sum above 0; ties by name, null for none.
+
+    Categories are compared only where sums are equal: Spark interprets aggregates of strings, row by row.
+    """
+    names, of_key = tuple(tops), Window.partitionBy(*keys)
+    largest = {name: F.col(f"_largest{name}") for name in names}
+    known = sums.withColumns({f"_largest{name}": F.max(name).over(of_key) for name in names})
+    is_best = {name: (F.col(name) == most) & (most > 0) for name, most in largest.items()}
+    has_none = reduce(lambda one, other: one & other, (most <= 0 for most in largest.values()))
+    kept = known.where(reduce(lambda one, other: one | other, is_best.values(), has_none))
+    return kept.groupBy(*keys).agg(*(F.min(F.when(is_best[name], F.col(CATEGORY))).alias(name) for name in names))
 
 
 def on_air_measure(op: OnAir) -> str:

@@ -51,13 +51,13 @@ class Oracle:
             SELECT impression_id, user_id, anchor_id, room_id, us, e AS day FROM impressions""")
         for table in ("impressions", "actions"):
             load_raw(connection, context, table, self._days(table, first - ONE_DAY * back, mature), only=_THEIRS)
-        rooms_from = context.first_raw_day("rooms") or first
+        rooms_from = context.first_room_day(first - ONE_DAY * back)
         load_raw(connection, context, "rooms", self._days("rooms", rooms_from, mature))
         theirs = "room_id IN (SELECT room_id FROM chosen)"
         load_raw(connection, context, "room_stats", self._days("room_stats", first - ONE_DAY, last), only=theirs)
         for entity in self._snapshotted():
             self._load_snapshots(entity, days)
-        oracle_windows.make_log(connection)
+        oracle_windows.make_log(connection, context.conf.time.max_room_age_days)
         absent = "SELECT impression_id FROM stored ANTI JOIN chosen USING (impression_id) ORDER BY 1"
         return [row[0] for row in fetch(connection, absent)]
 
@@ -92,10 +92,10 @@ class Oracle:
         connection.execute(f"""
             CREATE OR REPLACE TEMP TABLE asked AS
             SELECT *, day + {later_days} AS horizon, us - {lag} + {later_micros} AS cut FROM chosen WHERE {only}""")
-        catalog = self._context.catalog
+        catalog, time = self._context.catalog, self._context.conf.time
         parts: dict[str, tuple[str, ...]] = {}
         room = [feature for feature in self.features if feature.entity is Entity.ROOM]
-        parts[oracle_events.make_room_state(connection, room)] = ("impression_id",)
+        parts[oracle_events.make_room_state(connection, room, time.max_room_age_days)] = ("impression_id",)
         self._add_category(room)
         for entity in TILED_ENTITIES:
             windows = [f for f in self.features if f.entity is entity and isinstance(f.op, WindowOp)]
@@ -105,11 +105,10 @@ class Oracle:
             snapshot = [f for f in self.features if f.entity is entity and isinstance(f.op, SnapshotOp)]
             parts[oracle_windows.make_snapshots(connection, entity, snapshot)] = ("day", *entity.keys)
         shown = [f for f in self.features if f.entity is Entity.IMPRESSION and f.name not in KEY_COLUMNS]
-        zone = self._context.conf.time.zone
-        parts[oracle_events.make_shown(connection, shown, zone)] = ("impression_id",)
-        for name in oracle_events.make_sequences(connection, catalog.sequences):
+        parts[oracle_events.make_shown(connection, shown, time.zone)] = ("impression_id",)
+        for name in oracle_events.make_sequences(connection, catalog.sequences, time.max_room_age_days):
             parts[name] = ("impression_id",)
-        parts[make_labels(connection, catalog.labels, self._context.conf.time)] = ("impression_id",)
+        parts[make_labels(connection, catalog.labels, time)] = ("impression_id",)
         self._join(parts)
         return self.columns()
 

@@ -25,7 +25,7 @@ from features.spec import (
     SequenceFeature,
 )
 from pipeline.audit.duck import Connection, literal, make_table, quoted
-from pipeline.audit.oracle_raw import DAY_MICROS, MICROS, MINUTE
+from pipeline.audit.oracle_raw import DAY_MICROS, MICROS, MINUTE, room_counts
 
 COVERED = (RoomLast, RoomSum, RoomField, RoomAge, Field, HourOfDay, DayOfWeek)
 """Operations that this file has SQL for."""
@@ -39,7 +39,7 @@ _FIELDS = {
 }
 
 
-def make_room_state(connection: Connection, features: Sequence[Feature]) -> str:
+def make_room_state(connection: Connection, features: Sequence[Feature], max_room_age_days: int | None) -> str:
     """Makes `now_room`: impression_id and the room's features; returns its name."""
     of_row = [feature for feature in features if isinstance(feature.op, RoomField | RoomAge)]
     of_minutes = [feature for feature in features if isinstance(feature.op, RoomLast | RoomSum)]
@@ -55,7 +55,7 @@ def make_room_state(connection: Connection, features: Sequence[Feature]) -> str:
         CREATE OR REPLACE TEMP TABLE now_room AS
         WITH newest AS (
             SELECT q.impression_id{from_row} FROM asked q
-            JOIN rooms r ON r.room_id = q.room_id AND r.a <= q.day AND r.us < q.cut
+            JOIN rooms r ON r.room_id = q.room_id AND {room_counts("q.day", max_room_age_days)} AND r.us < q.cut
             QUALIFY row_number() OVER (PARTITION BY q.impression_id
                 ORDER BY r.us DESC, r.a DESC, r.started_at DESC{ties}) = 1
         ), heat AS (
@@ -92,12 +92,14 @@ def _with_default(feature: Feature) -> str:
     )
 
 
-def make_sequences(connection: Connection, sequences: Sequence[SequenceFeature]) -> list[str]:
+def make_sequences(
+    connection: Connection, sequences: Sequence[SequenceFeature], max_room_age_days: int | None
+) -> list[str]:
     """Makes `now_<sequence>` for each: impression_id and its fields, newest first; returns their names."""
-    connection.execute("""
+    connection.execute(f"""
         CREATE OR REPLACE TEMP TABLE categorised AS
         SELECT c.*, r.category FROM actions c
-        LEFT JOIN rooms r ON r.room_id = c.room_id AND r.a <= c.a AND r.us <= c.us
+        LEFT JOIN rooms r ON r.room_id = c.room_id AND {room_counts("c.a", max_room_age_days)} AND r.us <= c.us
         QUALIFY row_number() OVER (PARTITION BY c.action_id
             ORDER BY r.us DESC NULLS LAST, r.a DESC, r.category DESC NULLS LAST) = 1""")
     for sequence in sequences:

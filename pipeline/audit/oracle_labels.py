@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from features.schema import label_name, mask_name
 from features.spec import Label
 from pipeline.audit.duck import Connection, literal
-from pipeline.audit.oracle_raw import MICROS
+from pipeline.audit.oracle_raw import MICROS, room_counts
 from pipeline.config import TimeConf
 
 ENTER, WATCH = "enter", "watch"
@@ -43,7 +43,7 @@ def make_labels(connection: Connection, labels: Sequence[Label], time: TimeConf)
                 AND o.us <= c.us AND (o.us > s.us OR (o.us = s.us AND o.impression_id > s.impression_id)))
         ), both_kinds AS (SELECT * FROM named UNION ALL SELECT * FROM orphans), ends AS (
             SELECT s.impression_id, epoch_us(r.ended_at) - {MICROS} AS ends FROM shown s
-            JOIN rooms r ON r.room_id = s.room_id AND r.a <= s.last
+            JOIN rooms r ON r.room_id = s.room_id AND {room_counts("s.last", time.max_room_age_days)}
             QUALIFY row_number() OVER (PARTITION BY s.impression_id
                 ORDER BY (r.ended_at IS NOT NULL) DESC, r.a DESC, r.us DESC, r.ended_at DESC NULLS LAST) = 1
         )

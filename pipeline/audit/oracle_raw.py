@@ -111,3 +111,9 @@ def load_raw(
 def _has(connection: Connection, column: str) -> bool:
     described = connection.execute("SELECT * FROM raw_rows LIMIT 0").description or ()
     return column in [name for name, *_ in described]
+
+
+def room_counts(cutoff: str, max_room_age_days: int | None) -> str:
+    """SQL: whether a row `r` of rooms counts for a cutoff day: it arrived by then, and not too long before."""
+    known = f"r.a <= {cutoff}"
+    return known if max_room_age_days is None else f"{known} AND r.a >= {cutoff} - {max_room_age_days}"

@@ -24,6 +24,7 @@ from features.spec import (
     TopCategory,
 )
 from pipeline.audit.duck import Connection, literal, quoted
+from pipeline.audit.oracle_raw import room_counts
 
 COVERED = (Sum, Rate, ActiveDays, DaysSinceLast, DistinctPartners, TopCategory, OnAir, Snapshot, SnapshotAge)
 """Operations that this file has SQL for."""
@@ -32,9 +33,9 @@ NEWEST_ROOM = """(r.ended_at IS NOT NULL) DESC, r.a DESC, r.us DESC"""
 """Of the rows of a room that arrived by a cutoff, the one that counts as of a day comes first."""
 
 
-def make_log(connection: Connection) -> None:
+def make_log(connection: Connection, max_room_age_days: int | None) -> None:
     """`log`: impressions and actions as one table, with the category that their room had by the day they arrived."""
-    connection.execute("""
+    connection.execute(f"""
         CREATE OR REPLACE TEMP TABLE log AS
         WITH rows AS (
             SELECT user_id, anchor_id, room_id, e, a, NULL::VARCHAR AS action, 0.0::DOUBLE AS value
@@ -42,7 +43,7 @@ def make_log(connection: Connection) -> None:
             UNION ALL SELECT user_id, anchor_id, room_id, e, a, action, value FROM actions
         ), categories AS (
             SELECT w.room_id, w.a, r.category FROM (SELECT DISTINCT room_id, a FROM rows) w
-            JOIN rooms r ON r.room_id = w.room_id AND r.a <= w.a
+            JOIN rooms r ON r.room_id = w.room_id AND {room_counts("w.a", max_room_age_days)}
             QUALIFY row_number() OVER (PARTITION BY w.room_id, w.a ORDER BY (r.ended_at IS NOT NULL) DESC, r.a DESC,
                                        r.us DESC, r.category DESC NULLS LAST) = 1
         )

@@ -7,6 +7,7 @@ from features.spec import Entity
 RECENT_ACTIONS = "recent_actions"
 SAMPLES = "samples"
 ON_AIR_TILES = "tiles_on_air"
+ACTION_TILES = "tiles_actions"
 TRAINSETS = "trainsets"
 
 

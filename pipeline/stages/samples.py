@@ -1,4 +1,4 @@
-"""raw logs + profiles + recent actions → samples: sequences, room state and labels are computed on the way.
+"""raw logs + profiles + last actions → samples: sequences, room state and labels are computed on the way.
 
 They are joined in one Spark job and written once, when the day is mature; a table of each would be written
 and read again for nothing (docs/decisions/0004). A day whose stored columns stand but for some (pipeline/freshness.py)
@@ -25,7 +25,8 @@ from pipeline.freshness import Standing
 from pipeline.manifests import PartitionManifest
 from pipeline.observed import keys_of
 from pipeline.profile_state import read_features
-from pipeline.stages.names import RECENT_ACTIONS, SAMPLES, profile_table
+from pipeline.recent_state import stored_before, tiles_before
+from pipeline.stages.names import SAMPLES, profile_table
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -45,17 +46,18 @@ def inputs_of(context: Context, day: datetime.date) -> dict[str, str]:
     for entity, snapshot in _snapshots(context, context.catalog, [day]).items():
         found |= context.raw_inputs(SNAPSHOT_TABLES[entity], snapshot[day], snapshot[day])
     found |= context.raw_inputs("impressions", day, last)
-    found |= context.derived_inputs(RECENT_ACTIONS, [day])
+    if context.catalog.sequences:
+        found |= tiles_before(context, day)
     found |= context.raw_inputs("actions", day, last)
     found |= context.raw_inputs("room_stats", day - ONE_DAY * ROOM_STATS_DAYS, day)
-    return found | context.raw_inputs("rooms", context.first_raw_day("rooms") or day, last)
+    return found | context.raw_inputs("rooms", context.first_room_day(day), last)
 
 
 def run(context: Context, days: Sequence[datetime.date]) -> StageResult:
     """Samples of mature days, many days in one pass.
 
     Raises:
-        NotReadyError: when a day is not mature yet, or its profiles or recent actions were not computed.
+        NotReadyError: when a day is not mature yet, or its profiles or tiles of actions were not computed.
         DataError: when the join lost or repeated impressions.
     """
     inputs = {day: inputs_of(context, day) for day in days}
@@ -152,8 +154,7 @@ class _Rows:
 
     @cached_property
     def rooms(self) -> DataFrame:
-        first = self.context.first_raw_day("rooms") or min(self.days)
-        return self._read("rooms", first, self._mature)
+        return self._read("rooms", self.context.first_room_day(min(self.days)), self._mature)
 
     @cached_property
     def actions(self) -> DataFrame:
@@ -173,7 +174,8 @@ class _Rows:
 
 def _joined(context: Context, catalog: Catalog, rows: _Rows, known: Mapping[str, str] | None = None) -> DataFrame:
     """The samples of a catalog, which may be the context's cut down, and features that are `known` to `rows`."""
-    lag = context.conf.time.event_lag_seconds
+    time = context.conf.time
+    lag, room_age = time.event_lag_seconds, time.max_room_age_days
     has_room_features = bool(catalog.of_entity(Entity.ROOM))
     # Which keys a profile has, and the defaults of others, is a matter of all features of its entity.
     profiles = {entity: read_features(context, entity, rows.days) for entity in _profiled(catalog)}
@@ -183,7 +185,9 @@ def _joined(context: Context, catalog: Catalog, rows: _Rows, known: Mapping[str,
         profiles=profiles,
         snapshots=_snapshot_frames(context, catalog, rows.days),
         sequences=_sequences(context, catalog, rows) if catalog.sequences else None,
-        room_state=room_state(catalog, rows.wanted, rows.room_stats, rows.rooms, lag) if has_room_features else None,
+        room_state=room_state(catalog, rows.wanted, rows.room_stats, rows.rooms, lag, room_age)
+        if has_room_features
+        else None,
         labels=_labels(context, catalog, rows) if catalog.labels else None,
         counted=flag_columns(catalog) if catalog.labels else (),
         known=known,
@@ -191,10 +195,10 @@ def _joined(context: Context, catalog: Catalog, rows: _Rows, known: Mapping[str,
 
 
 def _sequences(context: Context, catalog: Catalog, rows: _Rows) -> DataFrame:
-    # What arrived before the first day is in its state; what arrived since is read from raw for all days alike.
-    context.warehouse.require(RECENT_ACTIONS, rows.days)
-    recent = context.warehouse.read_days(context.spark, RECENT_ACTIONS, [min(rows.days)])
-    return sequences(catalog, rows.wanted, rows.actions, rows.rooms, context.conf.time.event_lag_seconds, recent)
+    # What arrived before the first day is stored; what arrived since is read from raw for all days alike.
+    stored, time = stored_before(context, min(rows.days)), context.conf.time
+    lag, room_age = time.event_lag_seconds, time.max_room_age_days
+    return sequences(catalog, rows.wanted, rows.actions, rows.rooms, lag, stored, room_age)
 
 
 def _labels(context: Context, catalog: Catalog, rows: _Rows) -> DataFrame:
@@ -209,6 +213,7 @@ def _labels(context: Context, catalog: Catalog, rows: _Rows) -> DataFrame:
         attribution_hours=time.attribution_hours,
         conversions_imply_enter=time.conversions_imply_enter,
         days=rows.days,
+        max_room_age_days=time.max_room_age_days,
     )
 
 

@@ -10,13 +10,15 @@ import datetime
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from features.spark.recent_actions import recent_actions
 from features.spark.serving import AS_OF, key_vocabularies, recent_sequences, serving_rows
 from features.spark.snapshots import SNAPSHOT_TABLES, choose_snapshots, snapshot_features
 from features.spec import TILED_ENTITIES, Entity, SnapshotOp
 from pipeline import trainset
 from pipeline.context import ONE_DAY, Context, StageResult, summarise
 from pipeline.profile_state import read_features
-from pipeline.stages.names import RECENT_ACTIONS, TRAINSETS, profile_table, serving_table
+from pipeline.recent_state import stored_before, tiles_before
+from pipeline.stages.names import TRAINSETS, profile_table, serving_table
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -26,7 +28,7 @@ def run(context: Context, days: Sequence[datetime.date]) -> StageResult:
     """The serving tables as of some days.
 
     Raises:
-        NotReadyError: when profiles or last actions of a day were not computed, or there is no fresh snapshot.
+        NotReadyError: when profiles or tiles of actions of a day were not computed, or there is no fresh snapshot.
     """
     manifests = []
     computed: set[datetime.date] = set()
@@ -56,7 +58,7 @@ def inputs_of(context: Context, entity: Entity, day: datetime.date) -> dict[str,
     """Partitions that the rows of a day depend on."""
     found = context.derived_inputs(profile_table(entity), [day])
     if entity is Entity.USER:
-        found |= context.derived_inputs(RECENT_ACTIONS, [day])
+        found |= tiles_before(context, day)
     chosen = _snapshot_day(context, entity, day)
     if chosen is not None:
         found |= context.raw_inputs(SNAPSHOT_TABLES[entity], chosen, chosen)
@@ -80,7 +82,8 @@ def _parts(context: Context, entity: Entity, day: datetime.date) -> list[DataFra
         features = snapshot_features(entity, catalog=context.catalog, snapshots=raw, chosen={day: chosen})
         parts.append(features.drop("day"))
     if entity is Entity.USER:
-        recent = context.warehouse.read_days(context.spark, RECENT_ACTIONS, [day])
+        lag = context.conf.time.event_lag_seconds
+        recent = recent_actions(context.catalog, stored_before(context, day), days=[day], event_lag_s=lag)
         parts.append(recent_sequences(context.catalog, recent))
     return parts
 

@@ -14,13 +14,17 @@ from tests.oracle.events import Row, happened, newest_room_row, rows_of
 MINUTE = dt.timedelta(minutes=1)
 
 
-def expected_room_state(catalog: Catalog, logs: dict[str, pd.DataFrame], event_lag_s: int) -> dict[int, dict[str, Any]]:
+def expected_room_state(
+    catalog: Catalog, logs: dict[str, pd.DataFrame], event_lag_s: int, max_room_age_days: int | None = None
+) -> dict[int, dict[str, Any]]:
     """impression_id → feature → value."""
     minutes, rooms = rows_of(logs["room_stats"]), rows_of(logs["rooms"])
     found = {}
     for shown in rows_of(logs["impressions"]):
         cutoff = shown["ts"] - dt.timedelta(seconds=event_lag_s)
         known = [row for row in rooms if _arrived(row, shown) and happened(row) < cutoff]
+        if max_room_age_days is not None:
+            known = [row for row in known if row["dt"] >= shown["ts"].date() - dt.timedelta(days=max_room_age_days)]
         heat = [row for row in minutes if _arrived(row, shown) and row["minute"] + MINUTE < cutoff]
         newest = newest_room_row(known, ("started_at", "category", "content"))
         found[shown["impression_id"]] = {

@@ -12,21 +12,24 @@ from tests.oracle.events import Row, happened, newest_room_row, rows_of, units
 
 
 def expected_sequences(
-    catalog: Catalog, logs: dict[str, pd.DataFrame], event_lag_s: int
+    catalog: Catalog, logs: dict[str, pd.DataFrame], event_lag_s: int, max_room_age_days: int | None = None
 ) -> dict[int, dict[str, list[Any]]]:
     """impression_id → column → values, newest first."""
     actions, rooms = rows_of(logs["actions"]), rows_of(logs["rooms"])
     for action in actions:
-        action["category"] = category_then(action, rooms)
+        action["category"] = category_then(action, rooms, max_room_age_days)
     return {shown["impression_id"]: _of(catalog, shown, actions, event_lag_s) for shown in rows_of(logs["impressions"])}
 
 
-def category_then(action: Row, rooms: list[Row]) -> str:
+def category_then(action: Row, rooms: list[Row], max_room_age_days: int | None = None) -> str:
     """The category of an action's room by the rows that arrived by the action's day and had happened by its ts."""
+    oldest = dt.date.min if max_room_age_days is None else action["dt"] - dt.timedelta(days=max_room_age_days)
     known = [
         room
         for room in rooms
-        if room["room_id"] == action["room_id"] and room["dt"] <= action["dt"] and happened(room) <= action["ts"]
+        if room["room_id"] == action["room_id"]
+        and oldest <= room["dt"] <= action["dt"]
+        and happened(room) <= action["ts"]
     ]
     newest = newest_room_row(known, ("category",))
     return "" if newest is None or newest["category"] is None else newest["category"]

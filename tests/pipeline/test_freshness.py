@@ -114,7 +114,7 @@ def test_other_keys_and_tables_without_parts_stand_or_fall_whole() -> None:
     assert [change.what for change in longer.whole] == [KEYS_CHANGED]
     on_air = now(manifest("tiles_on_air", meanings={"ms_24h": "24"}), {"ms_24h": "24", "ms_12h": "12"})
     assert [(change.what, change.was) for change in on_air.whole] == [("catalog: ms_12h", None)]
-    recent = now(manifest("recent_actions", meanings={"watch": "w1"}), {"watch": "w1", "gift": "g1"})
+    recent = now(manifest("tiles_actions", meanings={"watch": "w1"}), {"watch": "w1", "gift": "g1"})
     assert recent.is_partial
 
 

@@ -72,7 +72,7 @@ def test_encodings_and_words_touch_no_table() -> None:
     ("change", "tables"),
     [
         (lambda watched: replace(watched, fields=watched.fields[:-1]), {"samples"}),
-        (lambda watched: replace(watched, length=watched.length + 1), {"samples", "recent_actions"}),
+        (lambda watched: replace(watched, length=watched.length + 1), {"samples", "recent_actions", "tiles_actions"}),
     ],
 )
 def test_a_sequence_touches_the_last_actions_only_by_their_number_and_age(

@@ -20,10 +20,10 @@ from features.spec import SHARES, DaysSinceLast, Entity, Feature, OnAir, Sum, To
 from pipeline.context import Context
 from pipeline.manifests import PartitionManifest, day_partition
 from pipeline.profile_state import read_features
-from pipeline.stages import profiles, recent, samples
-from pipeline.stages.names import RECENT_ACTIONS, SAMPLES
+from pipeline.stages import profiles, recent, samples, tiles
+from pipeline.stages.names import ACTION_TILES, RECENT_ACTIONS, SAMPLES
 from pipeline.stale import find_stale, in_lines, rebuild
-from tests.small_world import SAMPLE_DAYS, compute, context_of, digests
+from tests.small_world import SAMPLE_DAYS, TILE_DAYS, compute, context_of, digests
 from tests.warehouse_files import manifests
 
 if TYPE_CHECKING:
@@ -109,16 +109,17 @@ def test_what_is_no_window_is_added_without_the_profiles(spark: SparkSession, wo
     fewer = replace(without(new), sequences=(watched,), labels=CATALOG.labels[:-1])
 
     before = manifests(copy)
+    tiles.run(context_with(spark, copy, fewer), TILE_DAYS)
     recent.run(context_with(spark, copy, fewer), SAMPLE_DAYS)
     cut_samples(context_with(spark, copy, fewer))
     narrow = manifests(copy)
-    assert written_anew(before, narrow) == {RECENT_ACTIONS, SAMPLES}
+    assert written_anew(before, narrow) == {ACTION_TILES, RECENT_ACTIONS, SAMPLES}
     plan = find_stale(context_of(spark, copy))
-    assert all(entry.keeps_columns for entry in plan.partitions)
+    assert all(entry.keeps_columns for entry in plan.partitions if entry.table != RECENT_ACTIONS)
     lines = {line.table: (line.count, line.reasons[0]) for line in in_lines(plan)}
-    assert list(lines) == [RECENT_ACTIONS, SAMPLES]
-    assert lines[RECENT_ACTIONS] == (2, "new: gift; 1 are kept")
-    assert lines[SAMPLES][0] == 2
+    assert list(lines) == [ACTION_TILES, RECENT_ACTIONS, SAMPLES]
+    assert lines[ACTION_TILES] == (len(TILE_DAYS), "new: gift; 1 are kept")
+    assert [line.count for line in in_lines(plan) if line.table == SAMPLES] == [1, 1], "they wait for other tiles"
     rebuild(context_of(spark, copy), plan, lambda _: None)
     assert digests(copy) == digests(world)
     after = manifests(copy)

@@ -1,11 +1,10 @@
-"""The carried last actions: against the naive oracle, carried against bulk, and sequences made of them."""
+"""The last actions before a day: from tiles, from a state and tiles, against the naive oracle; sequences of them."""
 
 from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +17,16 @@ from pyspark.sql import functions as F
 from features.schema import Catalog, load_catalog
 from features.spark.asof_merge import AT, DAY, KIND, ORDER, Chunk
 from features.spark.event_time import DAY_MICROS, EPOCH, MICROS
-from features.spark.recent_actions import STATE_SCHEMA, RecentKernel, action_events, recent_actions, unpacked
+from features.spark.ops import ARRIVED
+from features.spark.recent_actions import (
+    STATE_SCHEMA,
+    RecentKernel,
+    action_events,
+    action_tiles,
+    as_stored,
+    recent_actions,
+    unpacked,
+)
 from features.spark.sequences import sequences
 from tests.features.random_logs import RawLogs, many_logs, to_spark
 from tests.features.spark.test_sequences import by_impression, short_and_long
@@ -60,34 +68,57 @@ def states_of(frame: DataFrame, days: Sequence[dt.date]) -> list[State]:
     return found
 
 
+def tiles_of(catalog: Catalog, tables: Mapping[str, DataFrame], days: Sequence[dt.date]) -> DataFrame:
+    events = action_events(catalog, tables["actions"], tables["rooms"])
+    return action_tiles(catalog, events, days=days, event_lag_s=EVENT_LAG_S)
+
+
 @pytest.mark.spark
-def test_the_state_equals_the_oracle_in_bulk_and_carried(spark: SparkSession, logs: RawLogs) -> None:
-    tables = to_spark(spark, logs)
-    events = action_events(tight(), tables["actions"], tables["rooms"]).localCheckpoint()
-    make = partial(recent_actions, tight(), event_lag_s=EVENT_LAG_S)
+def test_the_state_equals_the_oracle_from_tiles_and_from_a_state(spark: SparkSession, logs: RawLogs) -> None:
+    arrivals = [DAYS[0] + dt.timedelta(days=offset) for offset in range(-5, len(DAYS) - 1)]
+    tiles = tiles_of(tight(), to_spark(spark, logs), arrivals).localCheckpoint()
     expected = expected_recent(tight(), logs, DAYS, EVENT_LAG_S)
-    bulk = make(events, days=DAYS).localCheckpoint()
+    bulk = recent_actions(tight(), as_stored(tiles), days=DAYS, event_lag_s=EVENT_LAG_S).localCheckpoint()
     assert states_of(bulk, DAYS) == expected
     for since, days in ((3, DAYS[3:4]), (3, DAYS[4:5]), (6, DAYS[7:]), (12, DAYS[16:])):
-        arrived = events.where(F.col(DAY) >= (DAYS[since] - EPOCH).days)
-        carried = make(arrived, days=days, before=bulk.where(F.col("dt") == DAYS[since]))
+        stored = as_stored(tiles.where(F.col(ARRIVED) >= DAYS[since]), bulk.where(F.col("dt") == DAYS[since]))
+        carried = recent_actions(tight(), stored, days=days, event_lag_s=EVENT_LAG_S)
         assert states_of(carried, days) == expected[DAYS.index(days[0]) : DAYS.index(days[-1]) + 1]
     assert not any(expected[0].values())
     assert max(len(rows) for state in expected for rows in state.values()) > 3, "no late event of the lag is kept"
 
 
 @pytest.mark.spark
+def test_a_tile_is_of_its_own_arrivals_alone(spark: SparkSession, logs: RawLogs) -> None:
+    arrived = DAYS[6]
+    tables = to_spark(spark, logs)
+    own = {**logs, "actions": logs["actions"][logs["actions"]["dt"] == arrived]}
+    assert len(own["actions"])
+    (expected,) = expected_recent(tight(), own, [DAYS[7]], EVENT_LAG_S)
+    found = as_stored(tiles_of(tight(), tables, [arrived]))
+    assert states_of(found, [DAYS[7]]) == [expected]
+
+
+@pytest.mark.spark
+@pytest.mark.parametrize("max_room_age_days", [None, 1])
 @pytest.mark.parametrize("catalog", [short_and_long(), tight()], ids=["long", "tight"])
-def test_sequences_from_the_state_equal_the_oracle(spark: SparkSession, logs: RawLogs, catalog: Catalog) -> None:
+def test_sequences_from_what_is_stored_equal_the_oracle(
+    spark: SparkSession, logs: RawLogs, catalog: Catalog, max_room_age_days: int | None
+) -> None:
     tables = to_spark(spark, logs)
     actions, rooms = tables["actions"], tables["rooms"]
     first = DAYS[5]
     shown = tables["impressions"].where(F.to_date("ts") >= first)
-    events = action_events(catalog, actions.where(F.col("dt") < first), rooms.where(F.col("dt") < first))
-    recent = recent_actions(catalog, events, days=[first], event_lag_s=EVENT_LAG_S)
-    found = sequences(catalog, shown, actions.where(F.col("dt") >= first), rooms, EVENT_LAG_S, recent)
+    earlier, since = (actions.where(is_so) for is_so in (F.col("dt") < first, F.col("dt") >= first))
+    events = action_events(catalog, earlier, rooms.where(F.col("dt") < first), max_room_age_days)
+    days = [first - dt.timedelta(days=back) for back in range(1, 12)]
+    stored = as_stored(action_tiles(catalog, events, days=days, event_lag_s=EVENT_LAG_S))
+    found = sequences(catalog, shown, since, rooms, EVENT_LAG_S, stored, max_room_age_days)
     late = logs | {"impressions": logs["impressions"][logs["impressions"]["ts"] >= str(first)]}
-    assert by_impression(found) == expected_sequences(catalog, late, EVENT_LAG_S)
+    expected = expected_sequences(catalog, late, EVENT_LAG_S, max_room_age_days)
+    assert by_impression(found) == expected
+    forgetful = expected != expected_sequences(catalog, late, EVENT_LAG_S)
+    assert forgetful == (max_room_age_days is not None), "no room was old enough to be forgotten"
 
 
 # --- The kernel alone: thousands of logs without Spark -----------------------------------------------------
@@ -114,13 +145,14 @@ def chunk_of(rows: list[dict[str, Any]]) -> Chunk:
     return Chunk(table=table, segment=np.unique(users, return_inverse=True)[1], kind=kinds)
 
 
-def run_kernel(rows: list[dict[str, Any]], days: Sequence[int]) -> list[dict[str, Any]]:
+def run_kernel(rows: list[dict[str, Any]], days: Sequence[int], *, of_eve: bool = False) -> list[dict[str, Any]]:
     kernel = RecentKernel(
         days=tuple((day, day * DAY_MICROS) for day in days),
         actions=("watch", "gift"),
         lengths=LENGTHS,
         ages=tuple(age * DAY_MICROS for age in AGES_DAYS),
         lag=LAG,
+        of_eve=of_eve,
     )
     found = [row for batch in unpacked(kernel, chunk_of(rows)) for row in batch.to_pylist()]
     return sorted(found, key=lambda row: (row["dt"], row["user_id"], row["action"]))
@@ -136,7 +168,7 @@ def as_packed(state: dict[str, Any]) -> dict[str, Any]:
 
 @settings(deadline=None, max_examples=150)
 @given(st.lists(EVENT, max_size=24))
-def test_carrying_day_by_day_gives_what_bulk_gives(drawn: list[tuple[int, int, int, int]]) -> None:
+def test_tiles_and_carrying_day_by_day_give_what_all_events_give(drawn: list[tuple[int, int, int, int]]) -> None:
     events = [
         {
             "user_id": user,
@@ -152,11 +184,13 @@ def test_carrying_day_by_day_gives_what_bulk_gives(drawn: list[tuple[int, int, i
     ]
     days = range(2 * HORIZON + max(AGES_DAYS) + 2)
     bulk = run_kernel(events, days)
+    tiles = run_kernel(events, days, of_eve=True)
+    assert run_kernel([as_packed(tile) for tile in tiles], days) == bulk
     state: list[dict[str, Any]] = []
     carried = []
     for day in days:
-        arrived = [event for event in events if event[DAY] == day - 1]
-        state = run_kernel([*arrived, *(as_packed(row) for row in state)], [day])
+        arrived = [tile for tile in tiles if (tile["dt"] - EPOCH).days == day]
+        state = run_kernel([as_packed(row) for row in (*arrived, *state)], [day])
         carried += state
     assert carried == bulk
     assert bulk == naive_states(events, days)
@@ -195,7 +229,12 @@ def test_a_user_with_a_million_events_keeps_the_last_ones() -> None:
         kind=np.zeros(number, dtype=np.int64),
     )
     kernel = RecentKernel(
-        days=((1, DAY_MICROS),), actions=("watch",), lengths=(50,), ages=(30 * DAY_MICROS,), lag=60 * MICROS
+        days=((1, DAY_MICROS),),
+        actions=("watch",),
+        lengths=(50,),
+        ages=(30 * DAY_MICROS,),
+        lag=60 * MICROS,
+        of_eve=False,
     )
     (batch,) = unpacked(kernel, chunk)
     kept = batch.column("action_id").to_pylist()

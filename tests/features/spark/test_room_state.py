@@ -32,11 +32,24 @@ def long_windows() -> Catalog:
     return dataclasses.replace(catalog, features=(*catalog.features, *more))
 
 
-def compute(spark: SparkSession, logs: RawLogs, event_lag_s: int, partitions: int | None = None) -> Rows:
+def compute(
+    spark: SparkSession,
+    logs: RawLogs,
+    event_lag_s: int,
+    partitions: int | None = None,
+    max_room_age_days: int | None = None,
+) -> Rows:
     tables = to_spark(spark, logs)
     if partitions is not None:
         tables = {name: table.repartition(partitions) for name, table in tables.items()}
-    found = room_state(long_windows(), tables["impressions"], tables["room_stats"], tables["rooms"], event_lag_s)
+    found = room_state(
+        long_windows(),
+        tables["impressions"],
+        tables["room_stats"],
+        tables["rooms"],
+        event_lag_s,
+        max_room_age_days,
+    )
     return by_impression(found)
 
 
@@ -53,6 +66,13 @@ def test_room_state_equals_the_oracle(spark: SparkSession, logs: RawLogs, event_
     values = pd.DataFrame.from_dict(expected, orient="index")
     assert values["category"].nunique() >= 4
     assert (values.drop(columns=["category", "room_content"]).nunique() > 5).all(), "the logs do not exercise rooms"
+
+
+@pytest.mark.spark
+def test_rooms_whose_rows_are_too_old_are_unknown(spark: SparkSession, logs: RawLogs) -> None:
+    expected = expected_room_state(long_windows(), logs, 0, max_room_age_days=1)
+    assert compute(spark, logs, 0, max_room_age_days=1) == expected
+    assert expected != expected_room_state(long_windows(), logs, 0)
 
 
 @pytest.mark.spark

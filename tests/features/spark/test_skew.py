@@ -5,6 +5,7 @@ A hot key lies in one partition and spans many Arrow batches; the batches are ma
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from features.schema import load_catalog
-from features.spark.recent_actions import action_events, recent_actions
+from features.spark.recent_actions import action_events, action_tiles, as_stored, recent_actions
 from features.spark.room_state import room_state
 from features.spark.sequences import sequences
 from tests.features.random_logs import LogShape, RawLogs, random_logs, to_spark
@@ -59,11 +60,13 @@ def frames_of(spark: SparkSession, logs: RawLogs) -> dict[str, DataFrame]:
     tables = to_spark(spark, logs)
     shown, actions, rooms = tables["impressions"], tables["actions"], tables["rooms"]
     days = [max(logs["actions"]["dt"])]
+    arrivals = [days[0] - dt.timedelta(days=back) for back in range(1, 31)]
     events = action_events(load_catalog(), actions, rooms)
+    tiles = action_tiles(load_catalog(), events, days=arrivals, event_lag_s=LAG_S)
     return {
         "sequences": sequences(load_catalog(), shown, actions, rooms, LAG_S),
         "room state": room_state(load_catalog(), shown, tables["room_stats"], rooms, LAG_S),
-        "recent actions": recent_actions(load_catalog(), events, days=days, event_lag_s=LAG_S),
+        "recent actions": recent_actions(load_catalog(), as_stored(tiles), days=days, event_lag_s=LAG_S),
     }
 
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 CONF = AuditConf()
 LAST = f"dt={SAMPLE_DAYS[-1]}"
+EVE = f"dt={SAMPLE_DAYS[-2]}"
 
 
 def checked(samples: SampleSet) -> list[Finding]:
@@ -90,7 +91,7 @@ def test_a_leak_in_one_percent_of_the_rows_is_found(
 
 MANIFESTS: dict[str, tuple[str, str, str]] = {
     "profiles of anchor": ("profiles_anchor", f"raw/actions/{LAST}", "raw/actions"),
-    "state recent_actions: arrival": ("recent_actions", "raw/actions/dt=2025-03-06", "raw/actions"),
+    "state tiles_actions: arrival": ("tiles_actions", "raw/actions/dt=2025-03-06", "raw/actions"),
     "snapshot of user": ("samples", f"raw/users/{LAST}", "raw/users"),
     "room state: arrival": ("samples", "raw/room_stats/dt=2025-03-06", "raw/room_stats"),
     "impression": ("samples", "raw/impressions/dt=2025-03-09", "raw/impressions"),
@@ -101,7 +102,7 @@ def test_inputs_past_a_cutoff_are_found_in_manifests(spark: SparkSession, world:
     """One day of two is planted, each kind in turn in one copy."""
     warehouse = copy_of(world, tmp_path / "world")
     for table, name, _ in MANIFESTS.values():
-        plant_in_manifest(warehouse, table, LAST, {name: "planted"})
+        plant_in_manifest(warehouse, table, EVE if table == "tiles_actions" else LAST, {name: "planted"})
     findings = checked(own_days(context_of(spark, warehouse), SAMPLE_DAYS))
     assert alarms(findings) == dict.fromkeys(MANIFESTS, Verdict.LEAK)
     for subject, (_, name, _) in MANIFESTS.items():
