@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from features.schema import load_catalog
 from features.spark.on_air import session_days
-from features.spark.recent_actions import max_age_days
 from features.spark.window_state import on_air_ops
 from pipeline.config import PipelineConf, day_range
 from pipeline.context import ONE_DAY, Context, StageResult
@@ -76,7 +75,7 @@ def days_of(stage: Stage, days: Sequence[datetime.date], context: Context) -> li
     if stage.name != "tiles":
         return list(days)
     air = on_air_ops(context.catalog)
-    reach = max(context.catalog.max_days() + (session_days(air) if air else 0), max_age_days(context.catalog))
+    reach = context.catalog.max_days() + (session_days(air) if air else 0)
     first = min(days) - ONE_DAY * reach
     return day_range(first, max(days) - ONE_DAY)
 
