@@ -5,7 +5,7 @@ Parts, each with arms that are interleaved and repeated in one warm session:
   windows    the carried day with windows of 7 and of 90 days
   skew       the same volume with a hot anchor and a hot user, against it spread evenly
   events     room state of a day with few and with many room minutes, with half and with all of the day's rows
-  growth     the carried day on a platform a quarter as large, for docs/cost.md
+  growth     the carried day on a platform a quarter as large, for `python -m benchmarks.cost`
 The arms of a family read the same Parquet and must write equal rows, or the bench stops.
 """
 

@@ -3,8 +3,7 @@
     work of a carried day at a quarter of the size, and at the size      per figure two points
     → a line through them                                                fixed part, and what a row of the logs adds
     → at the wanted size                                                 an ESTIMATE: nothing was run there
-docs/cost.md shows the table. What grows with the size of a cluster instead of the rows (driver, listing, skew between
-executors) is not in it.
+What grows with the size of a cluster instead of the rows (driver, listing, skew between executors) is not in it.
 """
 
 from __future__ import annotations
