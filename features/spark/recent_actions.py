@@ -9,7 +9,7 @@ Each arrival day a has a TILE: the same of its own arrivals alone, as of a + 1. 
 tile is not among the last of any state, so the state of D is that of an earlier day D0 and the tiles of [D0, D),
 merged; or the tiles within reach alone. A late action merges by its ts either way.
 
-    1. actions ⋈ rooms, as of the action           → events (user_id, kind, at, day, order, anchor, category, value)
+    1. `action_events`                             → events (user_id, kind, at, day, order, anchor, category, value)
        or states and tiles, packed                 → one row per (user, action) with arrays
     2. hash by user; unpacked and merged by time   → chunks of whole users, events ascending in (user, kind, at, order)
     3. per day D: old and surplus ones cut off     → one row per (D, user, action), arrays oldest first
@@ -30,29 +30,9 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, DateType, DoubleType, LongType, StringType, StructField, StructType
 
 from features.schema import Catalog
-from features.spark.asof_merge import (
-    AT,
-    DAY,
-    KIND,
-    ORDER,
-    QUERY,
-    Chunk,
-    Int64s,
-    Kernel,
-    asof_merge,
-    by_keys,
-    last_visible,
-    take_or_default,
-)
-from features.spark.event_time import (
-    DAY_MICROS,
-    EPOCH,
-    MICROS,
-    action_complete_at,
-    day_number,
-    day_starts,
-    room_row_complete_at,
-)
+from features.spark.action_events import kinds_of
+from features.spark.asof_merge import AT, DAY, KIND, ORDER, Chunk, Int64s, Kernel, by_keys
+from features.spark.event_time import DAY_MICROS, EPOCH, MICROS, day_number, day_starts
 from features.spark.ops import ARRIVED
 
 STATE_DAY = "dt"
@@ -66,6 +46,7 @@ _STATE = {AT: "at", ORDER: "action_id", "anchor_id": "anchor_id", "category": "c
 """Column of events → array column of packed rows, of the stored state."""
 
 _SINGLE = {"anchor_id": "bigint", "category": "string", "value": "double"}
+"""Columns that an event has besides its place in time; packed rows have them null."""
 
 STATE_SCHEMA = StructType(
     [
@@ -80,11 +61,6 @@ STATE_SCHEMA = StructType(
 """`at` in micros since 1970 UTC; arrays of a row are aligned, oldest first, never empty."""
 
 
-def kinds_of(catalog: Catalog) -> dict[str, int]:
-    """Numbers the actions that some sequence is made of."""
-    return {action: kind for kind, action in enumerate(dict.fromkeys(s.action for s in catalog.sequences))}
-
-
 def kept_bounds(catalog: Catalog) -> dict[str, tuple[int, int]]:
     """Action → how many of its settled events are kept, and for how many days; in the order of `kinds_of`."""
     bounds: dict[str, tuple[int, int]] = {}
@@ -97,63 +73,6 @@ def kept_bounds(catalog: Catalog) -> dict[str, tuple[int, int]]:
 def max_age_days(catalog: Catalog) -> int:
     """The longest reach of a sequence."""
     return max((sequence.max_age_days for sequence in catalog.sequences), default=0)
-
-
-def action_events(
-    catalog: Catalog, actions: DataFrame, rooms: DataFrame, max_room_age_days: int | None = None
-) -> DataFrame:
-    """Raw actions as events of a merge by user, with the category that the rooms table gave them when they arrived.
-
-    Args:
-        actions: raw.
-        rooms: raw, dt up to that of the last action.
-        max_room_age_days: rows of a room that arrived longer before the action did do not count; None for no bound.
-
-    Returns:
-        user_id, KIND, AT, DAY, ORDER (action_id), anchor_id, category ('' unknown), value (0 for null).
-    """
-    kinds = kinds_of(catalog)
-    kind = F.coalesce(*(F.when(F.col("action") == action, F.lit(kind)) for action, kind in kinds.items()))
-    events = actions.where(F.col("action").isin(*kinds)).select(
-        "user_id",
-        "room_id",
-        "anchor_id",
-        kind.alias("action_kind"),
-        action_complete_at().alias(AT),
-        day_number("dt").alias(DAY),
-        F.col("action_id").alias("action_order"),
-        F.coalesce("value", F.lit(0.0)).alias("value"),
-    )
-    with_category = _with_category_then(events, rooms, max_room_age_days)
-    return with_category.select(
-        "user_id",
-        F.col("action_kind").alias(KIND),
-        (F.col(AT) - 1).alias(AT),
-        DAY,
-        F.col("action_order").alias(ORDER),
-        "anchor_id",
-        "category",
-        "value",
-    )
-
-
-def _with_category_then(events: DataFrame, rooms: DataFrame, max_room_age_days: int | None) -> DataFrame:
-    """`events` one microsecond later with `category`: of the newest rooms row that arrived and was complete by then.
-
-    The merge is strict, and a room's row counts for an event of the same instant: hence the microsecond.
-    """
-    rows = rooms.select(
-        "room_id",
-        F.lit(0).alias(KIND),
-        room_row_complete_at().alias(AT),
-        day_number("dt").alias(DAY),
-        day_number("dt").cast("bigint").alias(ORDER),
-        "category",
-    )
-    queries = events.withColumn(AT, F.col(AT) + 1)
-    schema = StructType([*queries.schema.fields, StructField("category", StringType())])
-    kernel = CategoryKernel(columns=tuple(schema.names), max_room_age_days=max_room_age_days)
-    return asof_merge(queries, rows, keys=("room_id",), ties=("category",), kernel=kernel, schema=schema)
 
 
 def action_tiles(catalog: Catalog, events: DataFrame, *, days: Sequence[dt.date], event_lag_s: int) -> DataFrame:
@@ -255,21 +174,6 @@ def _fields_of(plain: pa.Table, rows: pa.Table) -> pa.Schema:
 def _int64s(table: pa.Table, name: str) -> Int64s:
     """A column as int64; null (only queries have nulls, in ORDER) becomes 0."""
     return np.asarray(table.column(name).combine_chunks().cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False))
-
-
-@dataclass(frozen=True, kw_only=True)
-class CategoryKernel:
-    """Passes the queries' columns through and adds the category of the newest visible rooms row, '' without one."""
-
-    columns: tuple[str, ...]
-    max_room_age_days: int | None
-
-    def __call__(self, chunk: Chunk) -> Iterator[pa.RecordBatch]:
-        asked, rows = chunk.part(QUERY), chunk.part(0)
-        newest = last_visible(asked.time, rows.time, self.max_room_age_days)
-        category = take_or_default(rows.column("category"), newest, "")
-        passed = [asked.column(name) for name in self.columns[:-1]]
-        yield pa.RecordBatch.from_arrays([*passed, category], names=list(self.columns))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
 """Event time: the last actions of a user before each impression (`SequenceFeature` of the catalog).
 
-1. actions as events, with the category of their room          → `recent_actions.action_events`
+1. actions as events, with the category of their room          → `action_events.action_events`
    ∪ what arrived before the first day, packed                 → of users who are asked for, rows of (user, action)
 2. impressions ⋈ events of the user, as of the impression      → per impression the last L events of each kind
 3. gathered by index arithmetic, newest first                  → one ragged array per sequence field
@@ -19,9 +19,10 @@ from pyspark.sql import DataFrame
 from pyspark.sql.types import ArrayType, LongType, StringType, StructField, StructType
 
 from features.schema import Catalog, sequence_name
+from features.spark.action_events import action_events, kinds_of
 from features.spark.asof_merge import AT, DAY, QUERY, Chunk, Int64s, Part, Prefixes, asof_merge, days_of, visible
 from features.spark.event_time import DAY_MICROS, MICROS, business_day, cutoff, day_number
-from features.spark.recent_actions import CHUNK_ROWS, action_events, kinds_of, packed, unpacked
+from features.spark.recent_actions import CHUNK_ROWS, packed, unpacked
 from features.spec import DType, SequenceFeature
 
 QUERY_ROWS = 16_384

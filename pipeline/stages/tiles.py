@@ -11,9 +11,10 @@ from pyspark import StorageLevel
 from pyspark.sql import functions as F
 
 from features.schema import Catalog
+from features.spark.action_events import action_events
 from features.spark.on_air import on_air_tiles
 from features.spark.ops import ARRIVED, CATEGORY, HAPPENED
-from features.spark.recent_actions import action_events, action_tiles
+from features.spark.recent_actions import action_tiles
 from features.spark.tiles import roll_up, room_tiles
 from features.spark.window_state import on_air_ops
 from features.spec import TILED_ENTITIES, Entity

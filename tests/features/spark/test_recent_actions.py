@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from pyspark.sql import functions as F
 
 from features.schema import Catalog, load_catalog
+from features.spark.action_events import action_events
 from features.spark.asof_merge import AT, DAY, KIND, ORDER, Chunk
 from features.spark.event_time import DAY_MICROS, EPOCH, MICROS
 from features.spark.ops import ARRIVED
 from features.spark.recent_actions import (
     STATE_SCHEMA,
     RecentKernel,
-    action_events,
     action_tiles,
     as_stored,
     recent_actions,

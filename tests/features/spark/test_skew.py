@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from features.schema import load_catalog
-from features.spark.recent_actions import action_events, action_tiles, as_stored, recent_actions
+from features.spark.action_events import action_events
+from features.spark.recent_actions import action_tiles, as_stored, recent_actions
 from features.spark.room_state import room_state
 from features.spark.sequences import sequences
 from tests.features.random_logs import LogShape, RawLogs, random_logs, to_spark
