@@ -22,20 +22,14 @@ def run(context: Context, days: Sequence[datetime.date]) -> StageResult:
     first = min(days)
     near = [day for day in there if first - ONE_DAY * context.conf.windows.max_deltas <= day <= first]
     wanted = {*(day for day in days if day in there), max(near, default=first)}
-    todo = sorted(context.stale_days(RECENT_ACTIONS, {day: tiles_before(context, day) for day in wanted}))
+    inputs = {day: tiles_before(context, day) for day in wanted}
+    todo = sorted(context.stale_days(RECENT_ACTIONS, inputs))
     manifests: list[PartitionManifest] = []
     for number, day in enumerate(todo):
         context.report(f"{day}")
-        manifests += _write(context, day, not_from=todo[number:])
+        stored = stored_before(context, day, other_than=todo[number:])
+        lag = context.conf.time.event_lag_seconds
+        frame = recent_actions(context.catalog, stored, days=[day], event_lag_s=lag)
+        provenance = context.provenance(RECENT_ACTIONS, {day: inputs[day]})
+        manifests += context.warehouse.write_days(frame, RECENT_ACTIONS, [day], provenance).values()
     return summarise(manifests, todo, [day for day in days if day not in todo])
-
-
-def _write(context: Context, day: datetime.date, not_from: Sequence[datetime.date]) -> list[PartitionManifest]:
-    frame = recent_actions(
-        context.catalog,
-        stored_before(context, day, not_from),
-        days=[day],
-        event_lag_s=context.conf.time.event_lag_seconds,
-    )
-    provenance = context.provenance(RECENT_ACTIONS, {day: tiles_before(context, day)})
-    return list(context.warehouse.write_days(frame, RECENT_ACTIONS, [day], provenance).values())
