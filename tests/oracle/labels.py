@@ -20,6 +20,7 @@ class LabelRules:
     label_delay_days: int
     attribution_hours: int
     conversions_imply_enter: bool
+    max_room_age_days: int | None = None
 
     @property
     def window(self) -> dt.timedelta:
@@ -59,7 +60,7 @@ def _counted(
         if action["action"] != "watch" or begin >= window_end:
             return None
         amount = (window_end - begin) // dt.timedelta(milliseconds=1) / 1000
-    ended = _room_end(shown, rooms, cutoff)
+    ended = _room_end(shown, rooms, cutoff, rules.max_room_age_days)
     room_ended = ended is not None and action["ts"] >= ended - dt.timedelta(seconds=1)
     return {
         "action": action["action"],
@@ -79,11 +80,12 @@ def _owner(action: Row, impressions: list[Row], cutoff: dt.date) -> int | None:
     return max(earlier)[1] if earlier else None
 
 
-def _room_end(shown: Row, rooms: list[Row], cutoff: dt.date) -> pd.Timestamp | None:
+def _room_end(shown: Row, rooms: list[Row], cutoff: dt.date, max_age_days: int | None) -> pd.Timestamp | None:
+    oldest = dt.date.min if max_age_days is None else cutoff - dt.timedelta(days=max_age_days)
     ends = [
         (room["dt"], happened(room), room["ended_at"])
         for room in rooms
-        if room["room_id"] == shown["room_id"] and room["dt"] <= cutoff and room["ended_at"] is not None
+        if room["room_id"] == shown["room_id"] and oldest <= room["dt"] <= cutoff and room["ended_at"] is not None
     ]
     return max(ends)[2] if ends else None
 

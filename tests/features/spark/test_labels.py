@@ -191,6 +191,14 @@ def test_labels_equal_the_oracle(spark: SparkSession, logs: RawLogs, rules: Labe
 
 
 @pytest.mark.spark
+def test_an_end_that_arrived_too_long_before_is_forgotten(spark: SparkSession, logs: RawLogs) -> None:
+    forgetful = dataclasses.replace(USUAL, max_room_age_days=0)
+    expected = expected_labels(load_catalog(), logs, forgetful)
+    assert compute(spark, logs, forgetful) == expected
+    assert expected != expected_labels(load_catalog(), logs, USUAL)
+
+
+@pytest.mark.spark
 def test_a_day_alone_equals_the_day_in_bulk_whatever_the_partitions(spark: SparkSession, logs: RawLogs) -> None:
     day = LogShape().first_day + dt.timedelta(days=3)
     delay = dt.timedelta(days=USUAL.label_delay_days)
