@@ -37,7 +37,9 @@ from benchmarks.stated import stated
 from features.schema import Catalog, load_catalog
 from features.spark.room_state import room_state
 from features.spec import TILED_ENTITIES
-from jobs.spark_session import spark_session
+from jobs.spark_session import read_properties, spark_session
+from pipeline.config import conf_folder
+from pipeline.context import code_fingerprint
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -248,7 +250,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     out = options.out.resolve()
     size = Size(actions=options.actions_per_day, days=options.days, users=options.users, anchors=options.anchors)
     long = replace(size, actions=options.long_actions_per_day, days=options.long_days)
-    sizes = {"size": size.name, "of windows": long.name}
+    sizes = {"size": size.name, "of windows": long.name, "code": code_fingerprint(), "spark": _session()}
     scratch = out / "scratch"
     scratch.mkdir(parents=True, exist_ok=True)
     peer = duckdb_features.connect(options.duckdb_memory, scratch / "duckdb")
@@ -279,7 +281,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found = {
         "size": sizes,
         "stated": about | {"active_share": ACTIVE_SHARE, "run_days": RUN_DAYS, "late_share": 1 - LATE[0]},
-        "spark": SESSION,
         "parts": parts,
         "ratios": ratios(parts),
     }
@@ -308,6 +309,11 @@ def _measure(bench: Bench, size: Size, long: Size, parts: Sequence[str]) -> None
 def _data(bench: Bench, size: Size) -> Path:
     task = bench.progress.add_task(f"raw days {size.name}", total=len(size.day_list))
     return write_raw_days(size, bench.out / "data", lambda: bench.progress.advance(task))
+
+
+def _session() -> dict[str, str]:
+    """The properties of the session that all arms run in."""
+    return read_properties(conf_folder() / "spark" / "local.conf") | SESSION
 
 
 def _machine() -> dict[str, Any]:

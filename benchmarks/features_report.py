@@ -1,7 +1,7 @@
 """What `make bench-features` has measured so far: kept part by part, put together as ratios beside their bounds.
 
     <out>/parts/<part> <group>.json     arms of one part and group, written when they are through
-    <out>/features.json                 all of them that were measured at the same sizes, and the ratios
+    <out>/features.json                 all that were measured under the same sizes, code and properties of Spark
 So a bench that was stopped, or is run part by part, ends in the same file.
 """
 
@@ -36,7 +36,7 @@ def keep(out: Path, part: str, group: str, measured: Mapping[str, Any]) -> None:
 
 
 def kept(out: Path, size: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Part → group → what was kept of it at the same sizes."""
+    """Part → group → what was kept of it under the same conditions: sizes, code, properties of Spark."""
     found: dict[str, dict[str, Any]] = {}
     for file in sorted((out / "parts").glob("*.json")):
         part, _, group = file.stem.partition(" ")
