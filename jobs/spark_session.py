@@ -48,7 +48,8 @@ def spark_session(name: str, place: str, zone: str, scratch: Path | None = None)
     """A session that ends with the command.
 
     Under spark-submit the master and every property given there are kept; of conf/spark/<place>.conf only the SQL
-    properties that nobody gave are added (memory and cores of a running driver cannot be).
+    properties that nobody gave are added (memory and cores of a running driver cannot be, nor SQL's static ones:
+    only `--properties-file` brings these).
     """
     properties = read_properties(conf_folder() / "spark" / f"{place}.conf")
     # Executors must run this interpreter, not whatever `python3` is on their PATH.
@@ -82,6 +83,10 @@ def spark_session(name: str, place: str, zone: str, scratch: Path | None = None)
 
 
 def missing_sql_properties(session: SparkSession, properties: Mapping[str, str]) -> dict[str, str]:
-    """Those that can still be set, as they are SQL's, and that the application was not given."""
+    """Those that can still be set, as they are SQL's and not static, and that the application was not given."""
     given = session.sparkContext.getConf()
-    return {key: value for key, value in properties.items() if key.startswith("spark.sql.") and not given.contains(key)}
+    return {
+        key: value
+        for key, value in properties.items()
+        if key.startswith("spark.sql.") and session.conf.isModifiable(key) and not given.contains(key)
+    }

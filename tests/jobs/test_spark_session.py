@@ -9,6 +9,7 @@ import pytest
 
 from features.errors import ConfError
 from jobs.spark_session import missing_sql_properties, read_properties
+from pipeline.config import conf_folder
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -29,6 +30,18 @@ def test_a_line_without_value_and_a_file_that_is_not_there(tmp_path: Path) -> No
 
 
 def test_what_spark_submit_was_given_wins(spark: SparkSession) -> None:
-    ours = {"spark.sql.shuffle.partitions": "800", "spark.sql.files.maxRecordsPerFile": "5", "spark.master": "yarn"}
-    # The shared session was given its shuffle partitions; a running application keeps its master.
+    ours = {
+        "spark.sql.shuffle.partitions": "800",
+        "spark.sql.files.maxRecordsPerFile": "5",
+        "spark.master": "yarn",
+        "spark.sql.codegen.cache.maxEntries": "2000",
+    }
+    # The shared session was given its shuffle partitions; a running application keeps its master and static properties.
     assert missing_sql_properties(spark, ours) == {"spark.sql.files.maxRecordsPerFile": "5"}
+
+
+def test_no_place_has_a_property_that_would_stop_a_submitted_application(spark: SparkSession) -> None:
+    session = spark.newSession()
+    for file in sorted((conf_folder() / "spark").glob("*.conf")):
+        for key, value in missing_sql_properties(session, read_properties(file)).items():
+            session.conf.set(key, value)
