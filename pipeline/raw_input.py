@@ -23,9 +23,8 @@ import datetime as dt
 import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
@@ -33,9 +32,9 @@ from features.errors import MAX_EXAMPLES, ConfError, DataError, Problem
 from pipeline.raw_listing import RawListing, require_ready
 from pipeline.raw_repeats import COPIES, DIFFER, copies, first_of_each, lateness_days, later_copies, repeats
 from pipeline.raw_shapes import RawColumns, raw_schema
+from pipeline.raw_times import PUNCTUALITY, DayFound, times_by_day
 from pipeline.sources.raw_layout import DAY_COLUMN, RAW_TABLES, RawTable, table_folder
 
-_PUNCTUALITY = ("on_time", "late")
 SESSION_ZONE_KEY = "spark.sql.session.timeZone"
 
 
@@ -57,42 +56,11 @@ class RawCounts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Day:
-    """Rows of a day, those that arrived too late, and the least and the greatest key (its first column).
-
-    The keys of rows that arrived on their day, and of the others, for where ids tell the time these lie apart.
-    """
-
-    rows: int
-    late: int
-    keys: Mapping[str, tuple[Any, Any]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Fault:
-    """Something that stops the run when a row has it."""
-
-    what: str
-    column: str
-    offends: Column
-    remedy: str
-
-    def counted(self, number: int, example: Column) -> list[Column]:
-        """Aggregates: how many rows, and the first and last of them."""
-        shown = F.when(self.offends, example)
-        return [
-            F.count(F.when(self.offends, 1)).alias(f"count{number}"),
-            F.min(shown).alias(f"least{number}"),
-            F.max(shown).alias(f"most{number}"),
-        ]
-
-
-@dataclass(frozen=True, kw_only=True)
 class _Examined:
     """One table's days as they were found; it answers for any subset of them too."""
 
     days: frozenset[dt.date]
-    found: Mapping[dt.date, _Day]
+    found: Mapping[dt.date, DayFound]
     repeated_keys: DataFrame | None
 
 
@@ -182,7 +150,7 @@ class RawInput:
 
     def _examine_now(self, spec: RawTable, days: tuple[dt.date, ...]) -> _Examined:
         seen = self._load(spec.name, days)
-        found = self._count_times(spec, seen)
+        found = times_by_day(seen, spec, self._max_lateness_days)
         examined = _Examined(days=frozenset(days), found=found, repeated_keys=None)
         if spec.kind == "updates" or not found:
             return examined
@@ -197,11 +165,11 @@ class RawInput:
         return replace(examined, repeated_keys=keys)
 
     def _rows_of_like_keys(
-        self, spec: RawTable, earlier: tuple[dt.date, ...], found: Mapping[dt.date, _Day]
+        self, spec: RawTable, earlier: tuple[dt.date, ...], found: Mapping[dt.date, DayFound]
     ) -> DataFrame:
         """Rows of days before those read, with keys in their ranges; other row groups of Parquet are not read."""
         is_like = F.lit(False)
-        for kind in _PUNCTUALITY:
+        for kind in PUNCTUALITY:
             ranges = [of_day.keys[kind] for of_day in found.values() if kind in of_day.keys]
             if ranges:
                 low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
@@ -226,68 +194,6 @@ class RawInput:
         if not spec.event_time:
             return df
         return df.where(lateness_days(spec) <= self._max_lateness_days)
-
-    def _count_times(self, spec: RawTable, df: DataFrame) -> dict[dt.date, _Day]:
-        """Rows and late rows per day; raises when rows cannot be placed in time, or have no key."""
-        lateness = lateness_days(spec) if spec.event_time else F.lit(0)
-        nameless = F.greatest(*(F.col(name).isNull() for name in (*spec.key, *spec.event_time[:1], spec.key[0])))
-        faults = (
-            _Fault(
-                what="rows happened after the end of the day they arrived on",
-                column=spec.event_time[0] if spec.event_time else spec.key[0],
-                offends=lateness < 0,
-                remedy="Correct the clock or the time zone of the job that writes this table, and replace the day.",
-            ),
-            _Fault(
-                what="null in the key or in the time of a row",
-                column=", ".join((*spec.key, *spec.event_time[:1])),
-                offends=nameless,
-                remedy="Fill it or leave such rows out, and replace the day.",
-            ),
-        )
-        example = F.to_json(F.struct(*dict.fromkeys((*spec.key, *spec.event_time))), {"ignoreNullFields": "false"})
-        rows = (
-            df.groupBy(DAY_COLUMN)
-            .agg(
-                F.count(F.lit(1)).alias("total"),
-                F.count(F.when(lateness > self._max_lateness_days, 1)).alias("late"),
-                *(
-                    edge(F.when(_is(kind, lateness), F.col(spec.key[0]))).alias(f"{edge.__name__}_key_{kind}")
-                    for kind in _PUNCTUALITY
-                    for edge in (F.min, F.max)
-                ),
-                *(column for number, fault in enumerate(faults) for column in fault.counted(number, example)),
-            )
-            .collect()
-        )
-        problems = [
-            Problem(
-                what=fault.what,
-                table=spec.name,
-                day=row[DAY_COLUMN].isoformat(),
-                column=fault.column,
-                count=row[f"count{number}"],
-                examples=sorted({row[f"least{number}"], row[f"most{number}"]}),
-                remedy=fault.remedy,
-            )
-            for row in sorted(rows, key=lambda row: row[DAY_COLUMN])
-            for number, fault in enumerate(faults)
-            if row[f"count{number}"]
-        ]
-        if problems:
-            raise DataError(problems)
-        return {
-            row[DAY_COLUMN]: _Day(
-                rows=int(row["total"]),
-                late=int(row["late"]),
-                keys={
-                    kind: (row[f"min_key_{kind}"], row[f"max_key_{kind}"])
-                    for kind in _PUNCTUALITY
-                    if row[f"min_key_{kind}"] is not None
-                },
-            )
-            for row in rows
-        }
 
     def _check_repeats(self, spec: RawTable, repeated_keys: DataFrame, rows: int) -> None:
         """Raises DataError when copies differ, or are too many."""
@@ -335,7 +241,3 @@ def read_files(
         return spark.createDataFrame([], schema)
     folder = table_folder(listing.warehouse, table)
     return spark.read.schema(schema).option("basePath", folder).parquet(*urls)
-
-
-def _is(kind: str, lateness: Column) -> Column:
-    return lateness <= 0 if kind == "on_time" else lateness > 0

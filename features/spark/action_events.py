@@ -6,11 +6,11 @@ actions of the catalog's sequences                    one row per action, its ki
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import StringType, StructField, StructType
 
@@ -34,6 +34,12 @@ def kinds_of(catalog: Catalog) -> dict[str, int]:
     return {action: kind for kind, action in enumerate(dict.fromkeys(s.action for s in catalog.sequences))}
 
 
+def kind_number(kinds: Mapping[str, int]) -> Column:
+    """The number of column `action` in `kinds`, null where it has none; kinds may be empty."""
+    numbers = [F.when(F.col("action") == action, F.lit(kind)) for action, kind in kinds.items()]
+    return F.coalesce(*numbers, F.lit(None).cast("int"))
+
+
 def action_events(
     catalog: Catalog, actions: DataFrame, rooms: DataFrame, max_room_age_days: int | None = None
 ) -> DataFrame:
@@ -48,12 +54,11 @@ def action_events(
         user_id, KIND, AT, DAY, ORDER (action_id), anchor_id, category ('' unknown), value (0 for null).
     """
     kinds = kinds_of(catalog)
-    kind = F.coalesce(*(F.when(F.col("action") == action, F.lit(kind)) for action, kind in kinds.items()))
     events = actions.where(F.col("action").isin(*kinds)).select(
         "user_id",
         "room_id",
         "anchor_id",
-        kind.alias("action_kind"),
+        kind_number(kinds).alias("action_kind"),
         action_complete_at().alias(AT),
         day_number("dt").alias(DAY),
         F.col("action_id").alias("action_order"),

@@ -30,7 +30,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, DateType, DoubleType, LongType, StringType, StructField, StructType
 
 from features.schema import Catalog
-from features.spark.action_events import kinds_of
+from features.spark.action_events import kind_number, kinds_of
 from features.spark.asof_merge import AT, DAY, KIND, ORDER, Chunk, Int64s, Kernel, by_keys
 from features.spark.event_time import DAY_MICROS, EPOCH, MICROS, day_number, day_starts
 from features.spark.ops import ARRIVED
@@ -133,11 +133,10 @@ def packed(state: DataFrame, kinds: Mapping[str, int]) -> DataFrame:
     Returns:
         The columns of `action_events`, of which those of a single event are null, and packed arrays.
     """
-    kind = F.coalesce(*(F.when(F.col("action") == action, F.lit(kind)) for action, kind in kinds.items()))
     never = F.lit(0).cast("bigint")
     return state.where(F.col("action").isin(*kinds)).select(
         "user_id",
-        kind.alias(KIND),
+        kind_number(kinds).alias(KIND),
         never.alias(AT),
         (day_number(STATE_DAY) - 1).alias(DAY),
         never.alias(ORDER),

@@ -121,6 +121,16 @@ def test_sequences_from_what_is_stored_equal_the_oracle(
     assert forgetful == (max_room_age_days is not None), "no room was old enough to be forgotten"
 
 
+@pytest.mark.spark
+def test_a_catalog_without_sequences_keeps_no_action(spark: SparkSession, logs: RawLogs) -> None:
+    catalog = dataclasses.replace(load_catalog(), sequences=())
+    tables = to_spark(spark, logs)
+    stored = as_stored(tiles_of(catalog, tables, DAYS[:2]))
+    assert states_of(recent_actions(catalog, stored, days=DAYS[2:3], event_lag_s=EVENT_LAG_S), DAYS[2:3]) == [{}]
+    found = sequences(catalog, tables["impressions"], tables["actions"], tables["rooms"], EVENT_LAG_S, stored)
+    assert sorted(row["impression_id"] for row in found.collect()) == sorted(logs["impressions"]["impression_id"])
+
+
 # --- The kernel alone: thousands of logs without Spark -----------------------------------------------------
 
 USERS, HORIZON = 3, 6
