@@ -34,7 +34,13 @@ def main() -> int:
         try:
             with Progress(*bars, console=console) as progress:
                 bar = progress.add_task("", total=asked.kills)
-                trials, survived = run_trials(chaos, asked.kills, asked.seed, lambda _: progress.advance(bar))
+
+                def done(trial: Trial) -> None:
+                    progress.advance(bar)
+                    # An hour is long, and a run that is cut off should have said what it saw.
+                    console.print(f"{mark(trial)} {trial.state}, {trial.point}: {trial.seconds:.1f} s")
+
+                trials, survived = run_trials(chaos, asked.kills, asked.seed, done)
         finally:
             chaos.close()
     whole = sum(not trial.problems for trial in trials)
@@ -58,14 +64,18 @@ def main() -> int:
     return int(whole < len(trials))
 
 
+def mark(trial: Trial) -> str:
+    """Whether all was as it has to be."""
+    return "[red]✗[/]" if trial.problems else "[green]✓[/]"
+
+
 def shown(trials: Sequence[Trial]) -> Table:
     """One row per kill."""
     table = Table("", "warehouse", "killed", "last file it began to create", "committed", "orphans", "s", "")
     for number, trial in enumerate(trials, start=1):
-        mark = "[red]✗[/]" if trial.problems else "[green]✓[/]"
         table.add_row(
             str(number), trial.state, trial.point, trial.last_step, str(trial.committed), str(trial.orphans),
-            f"{trial.seconds:.1f}", mark,
+            f"{trial.seconds:.1f}", mark(trial),
         )  # fmt: skip
     return table
 
