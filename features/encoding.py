@@ -14,6 +14,7 @@ Steps, for n rows:
 from __future__ import annotations
 
 import datetime
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -76,6 +77,23 @@ class VocabularyIndex:
         return np.where(known, self.ids[at], OOV_ID).astype(np.int32)
 
 
+@dataclass(frozen=True, kw_only=True)
+class HashedIndex:
+    """Ids by a hash of the value's text: 2 + BLAKE2b(text) mod `buckets`; null is OOV."""
+
+    buckets: int
+
+    def encode(self, values: pa.Array, _days: DayArray) -> IntArray:
+        """[n] values → [n] ids, the same on every machine."""
+        distinct = values.dictionary_encode()
+        texts = (str(value).encode() for value in distinct.dictionary.to_pylist())
+        hashes = (int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") for text in texts)
+        ids = np.array([FIRST_KEY_ID + found % self.buckets for found in hashes], dtype=np.int32)
+        places = pc.fill_null(distinct.indices, -1).to_numpy(zero_copy_only=False)
+        encoded: IntArray = np.append(ids, np.int32(OOV_ID))[places]
+        return encoded
+
+
 def bucketize(values: pa.Array, boundaries: tuple[float, ...]) -> IntArray:
     """[n] numbers → [n] ids, 2 + number of boundaries ≤ value; null → OOV."""
     numbers = pc.fill_null(values.cast(pa.float64()), 0.0).to_numpy()
@@ -116,7 +134,8 @@ class Encoder:
 
     def __init__(self, trainset: TrainSet, vocabularies: Mapping[str, VocabularyIndex], booster: Any = None) -> None:
         self.trainset = trainset
-        self._vocabularies = vocabularies
+        hashed = {v.name: HashedIndex(buckets=v.num_ids - FIRST_KEY_ID) for v in trainset.vocabularies if v.hashed}
+        self._vocabularies: Mapping[str, VocabularyIndex | HashedIndex] = {**vocabularies, **hashed}
         self._booster = booster
 
     @classmethod
@@ -140,7 +159,7 @@ class Encoder:
         needed += [f.name for f in trainset.dense] + [f.name for f in trainset.vectors]
         needed += [sequence_name(s.name, f.name) for s in trainset.sequences for f in s.fields]
         needed += list(trainset.leaves.features) if trainset.leaves else []
-        return tuple(dict.fromkeys((*needed, "impression_id", "user_id")))
+        return tuple(dict.fromkeys((*needed, trainset.row_id_from, trainset.group_from)))
 
     def encode(self, samples: pa.Table | pa.RecordBatch, day: datetime.date | None = None) -> pa.Table:
         """n sample rows → n encoded rows, columns as named in `features.manifest`, in the manifest's order.
@@ -153,8 +172,8 @@ class Encoder:
         self._check_columns(table)
         days = self._days(table, day)
         encoded: dict[str, pa.Array] = {
-            names.ROW_ID_COLUMN: flat_array(table["impression_id"]).cast(pa.int64()),
-            names.GROUP_COLUMN: flat_array(table["user_id"]).cast(pa.int64()),
+            names.ROW_ID_COLUMN: flat_array(table[self.trainset.row_id_from]).cast(pa.int64()),
+            names.GROUP_COLUMN: flat_array(table[self.trainset.group_from]).cast(pa.int64()),
         }
         encoded |= self._categorical(table, days)
         encoded |= self._dense(table)

@@ -28,7 +28,7 @@ GROUP_COLUMN = "group"  # int64: the user_id, the group of GAUC
 POSITION_COLUMN = "position"  # int32: display position, known in training only
 
 Space = Literal["impressions", "entered"]
-SplitName = Literal["train", "valid", "gate"]
+SplitName = Literal["train", "valid", "gate", "test"]
 
 
 def categorical_column(name: str) -> str:
@@ -68,12 +68,13 @@ class Frozen(BaseModel):
 
 
 class Vocabulary(Frozen):
-    """A space of ids. `path` is None when the ids follow from a rule (buckets, leaves)."""
+    """A space of ids. `path` is None when the ids follow from a rule (buckets, leaves, a hash if `hashed`)."""
 
     name: str
     num_ids: int = Field(ge=FIRST_KEY_ID, description="rows in the embedding table, padding and OOV included")
     path: str | None = None
     digest: str | None = None
+    hashed: bool = False
 
 
 class CategoricalField(Frozen):
@@ -195,6 +196,8 @@ class TrainSet(Frozen):
     lineage: Mapping[str, str] = Field(default_factory=dict, description="input partition → content digest")
     seen_until: str = Field(description="the newest day that any fitted artefact has seen")
     vocabulary_from: str | None = Field(default=None, description="the first day whose keys were counted")
+    row_id_from: str = Field(default="impression_id", description="sample column of ROW_ID_COLUMN")
+    group_from: str = Field(default="user_id", description="sample column of GROUP_COLUMN")
 
     @model_validator(mode="after")
     def _references_resolve(self) -> Self:

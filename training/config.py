@@ -74,6 +74,7 @@ class TrainConf(_Conf):
         device: "auto" takes the GPU of the local rank where there is one.
         threads: torch's threads per rank; torch's own choice if None.
         feed_threads: Petastorm's threads per rank.
+        judge_train: score the train split, too, once training is over.
     """
 
     model: ModelChoice
@@ -85,6 +86,7 @@ class TrainConf(_Conf):
     device: Literal["auto", "cpu"] = "auto"
     threads: int | None = Field(default=None, ge=1)
     feed_threads: int = Field(default=2, ge=1)
+    judge_train: bool = False
     optim: OptimConf = OptimConf()
     early_stopping: EarlyStopping = EarlyStopping()
     checkpoint: CheckpointConf = CheckpointConf()

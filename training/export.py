@@ -28,7 +28,7 @@ from features.errors import GateStoppedError
 from features.manifest import OOV_ID, PADDING_ID, TRAINSET_FILE, TrainSet, sequence_column, vector_column
 from features.storage import read_bytes
 from training.batch import Batch
-from training.models.base import RankingModel
+from training.modeling.base import RankingModel
 from training.published import (
     EXAMPLES_FILE,
     GRAPH_FILE,

@@ -68,7 +68,7 @@ def labels_and_weights(
 ) -> tuple[Mapping[str, Floats], Mapping[str, Floats]]:
     """Label and weight of every output on every row, [n] each.
 
-    A conjunction of labels is judged up to its first that is 0, as in training.models.base.Target.
+    A conjunction of labels is judged up to its first that is 0, as in training.modeling.base.Target.
 
     Raises:
         DataError: naming every label that the samples lack.

@@ -22,7 +22,7 @@ from features.errors import DataError, Problem
 from features.manifest import OOV_ID, PADDING_ID, ROW_ID_COLUMN, TrainSet, sequence_column
 from features.schema import sequence_name
 from training.export import for_serving, torch_scores
-from training.models.base import RankingModel
+from training.modeling.base import RankingModel
 from training.scorer import IDS, Scorer, graph_inputs, row_slices
 from training.verdict import Parity
 

@@ -7,7 +7,7 @@ Below `out_url`, written by rank 0:
     best/                       weights and optimiser of the best epoch so far
     model.safetensors           weights of the best epoch, and optimiser.safetensors its state
     model.json                  name, settings, tasks and what each predicts, best epoch
-    predictions-<split>.parquet see training.evaluation, for valid and gate
+    predictions-<split>.parquet see training.evaluation, for every split that is judged
     metrics.json                split → task → figures
     curves.json                 one record per epoch
     result.json                 last of all: the training is complete
@@ -273,7 +273,9 @@ class _Training:
         """Evaluate the best epoch, and write the results down, `result.json` last."""
         weights = self.out.read(f"{BEST}/{result.best_epoch}.{WEIGHTS_FILE}")
         self.learner.model.load_state_dict(load_tensors(weights))
-        splits: tuple[SplitName, ...] = ("valid", "gate")
+        splits: tuple[SplitName, ...] = ("valid", "gate", "test")
+        if self.conf.judge_train:
+            splits = ("train", *splits)
         figures = {split: self._judged(split, keep=True) for split in splits if split in self.trainset.splits}
         metrics = {
             split: {task: values.as_dict() for task, values in tasks.items()} for split, tasks in figures.items()

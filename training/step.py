@@ -1,7 +1,8 @@
 """One training step, the same global step for any number of ranks.
 
 1. labels and weights of this rank's rows; what the ranks must count together goes into one small all-reduce:
-   weights per target [T], whether anyone wants to stop [1], rows per display position [P]
+   weights per target [T], terms of an auxiliary loss [1], whether anyone wants to stop [1], rows per display
+   position [P]
 2. forward → logits [n, T]
 3. this rank's part of the loss, with the weights of all; backward
 4. dense gradients summed over ranks in one buffer; the table's rows gathered, and summed by row
@@ -49,23 +50,27 @@ class Learner:
     def step(self, batch: Batch, flag: bool = False) -> StepLosses:
         """Learn from one batch; `flag` travels with the weights, so that ranks can agree to stop."""
         labels, weights = self.model.targets(batch)
-        totals, flags, positions = self._counted_together(weights.sum(dim=0), flag, batch)
+        totals, terms, flags, positions = self._counted_together(weights.sum(dim=0), flag, batch)
         if self.model.position is not None and batch.position is not None:
             self.model.position.global_counts = positions
-        logits = self.model(batch)
+        logits, auxiliary = self.model.with_auxiliary(batch)
         weights, weight_sums = weights.to(logits.dtype), totals.to(logits.dtype)
         sums = weighted_bce(logits, labels.to(logits.dtype), weights)
-        self._backward(total_loss(sums, weight_sums, self.model.task_weights.to(logits.dtype)))
+        loss = total_loss(sums, weight_sums, self.model.task_weights.to(logits.dtype))
+        if auxiliary is not None:
+            loss = loss + self.model.auxiliary_weight * auxiliary / terms.to(logits.dtype).clamp(min=1)
+        self._backward(loss)
         self._update()
         return StepLosses(sums=sums.detach(), weights=weight_sums, flag=flags)
 
-    def _counted_together(self, weights: Tensor, flag: bool, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Sums over ranks in float64: weights [T], flags [], rows per position [P] (P = 0 without a tower)."""
+    def _counted_together(self, weights: Tensor, flag: bool, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Sums over ranks in float64: weights [T], auxiliary terms [], flags [], rows per position [P]."""
         tower = self.model.position
         positions = weights.new_zeros(0) if tower is None or batch.position is None else tower.counts(batch.position)
-        own = [weights.double(), weights.new_full((1,), float(flag)).double(), positions.double()]
-        totals, flags, counts = torch.split(self.exchange.sum_(torch.cat(own)), [len(part) for part in own])
-        return totals, flags[0], counts
+        alone = torch.stack([self.model.auxiliary_terms(batch).double(), weights.new_tensor(float(flag)).double()])
+        own = [weights.double(), alone, positions.double()]
+        totals, both, counts = torch.split(self.exchange.sum_(torch.cat(own)), [len(part) for part in own])
+        return totals, both[0], both[1], counts
 
     def _backward(self, loss: Tensor) -> None:
         self.model.zero_grad(set_to_none=True)

@@ -18,8 +18,8 @@ from features.errors import DataError, GateStoppedError
 from features.manifest import categorical_column
 from tests.training.raw_trainset import RawTrainset, write_raw_trainset
 from training.export import export_folder, probe, torch_scores
+from training.modeling.base import RankingModel
 from training.models import build
-from training.models.base import RankingModel
 from training.parity import check_parity
 from training.published import EXAMPLES_FILE, GRAPH_FILE, MANIFEST_FILE, verify
 from training.scorer import IDS, Scorer, graph_inputs, read_examples

@@ -13,7 +13,7 @@ import torch
 
 from features.errors import ConfError
 from features.manifest import TrainSet
-from training.models.base import ModelConf, RankingModel, registered, validated
+from training.modeling.base import ModelConf, RankingModel, registered, validated
 
 __all__ = ["ModelConf", "RankingModel", "build", "names"]
 

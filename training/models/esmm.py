@@ -18,12 +18,13 @@ from torch import Tensor
 
 from features.manifest import TrainSet
 from training.batch import Batch
-from training.models.base import ModelConf, RankingModel, Target, base_logits, register, usable_tasks
-from training.models.layers import towers
+from training.modeling.base import Target, base_logits, register, usable_tasks
+from training.modeling.body import ManyTasks, ManyTasksConf
+from training.modeling.layers import towers
 
 
-class ESMMConf(ModelConf):
-    """Attributes: the pair of tasks, and the widths of each tower's hidden layers."""
+class ESMMConf(ManyTasksConf):
+    """Attributes: the pair of tasks, and widths of each tower's hidden layers."""
 
     parent: str = "enter"
     child: str = "gift"
@@ -31,7 +32,7 @@ class ESMMConf(ModelConf):
 
 
 @register("esmm", ESMMConf)
-class ESMM(RankingModel):
+class ESMM(ManyTasks):
     """Three targets: the parent, the child among those that passed the parent (untrained), and both at once."""
 
     def __init__(self, inputs: TrainSet, conf: ESMMConf) -> None:
@@ -41,21 +42,19 @@ class ESMM(RankingModel):
             Target(name=child.name, all_of=(child.name,), trained=False),
             Target(name=f"{parent.name}_and_{child.name}", all_of=(parent.name, child.name)),
         )
-        super().__init__(inputs, conf, targets)
+        super().__init__(inputs, conf, (parent, child), targets)
         start = base_logits(inputs, (parent, child))
-        self.towers = towers(
-            self.input.flat_width, conf.hidden, start, dropout=conf.dropout, batch_norm=conf.batch_norm
-        )
-        self.add_position_tower(inputs, (parent, child))
+        self.towers = towers(self.width, conf.hidden, start, dropout=conf.dropout, batch_norm=conf.batch_norm)
 
-    def forward(self, batch: Batch) -> Tensor:
-        """Rows → logits [n, 3] of CTR, CVR and CTCVR."""
-        fields, _ = self.input(batch)
-        flat = self.input.flat(fields, batch)
-        logits = torch.cat([tower(flat) for tower in self.towers], dim=1)
-        logits = self.with_position(logits, batch)
+    def towered(self, shared: Tensor) -> Tensor:
+        """[n, width] → logits [n, 2] of CTR and CVR."""
+        return torch.cat([tower(shared) for tower in self.towers], dim=1)
+
+    def with_auxiliary(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """Rows → logits [n, 3] of CTR, CVR and CTCVR, which is a product of what positions have moved already."""
+        logits, auxiliary = super().with_auxiliary(batch)
         both = logit_of_product(logits[:, 0], logits[:, 1])
-        return torch.cat([logits, both.unsqueeze(1)], dim=1)
+        return torch.cat([logits, both.unsqueeze(1)], dim=1), auxiliary
 
 
 def logit_of_product(a: Tensor, b: Tensor) -> Tensor:

@@ -1,19 +1,18 @@
 """The layers that models share.
 
-n: rows, C: looked-up columns, D: embedding dim, L: sequence length, K: dense numbers, M: fields, T: targets.
+n: rows, D: embedding dim, M: fields, T: targets.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
-from features.manifest import TrainSet
-from training.batch import Batch
-from training.models.embedding import INITIAL_STD, EmbeddingTable
+from training.modeling.embedding import INITIAL_STD
 
 SumAcrossRanks = Callable[[Tensor], Tensor]
 
@@ -41,28 +40,30 @@ class BatchNorm(CrossRank):
     """Batch normalisation over all ranks' rows, on CPU and GPU alike (Ioffe & Szegedy 2015, algorithm 1).
 
     y = γ (x − μ) / sqrt(σ² + ε) + β, with μ and σ² of the global batch in training, and running averages
-    otherwise. Sums are taken of x − running mean: the variance is then a difference of small numbers.
+    otherwise; γ = 1 and β = 0 unless `affine`. Sums are taken of x − running mean: the variance is then a
+    difference of small numbers.
     """
 
-    def __init__(self, width: int, momentum: float = 0.1, epsilon: float = 1e-5) -> None:
+    def __init__(self, width: int, momentum: float = 0.1, epsilon: float = 1e-5, *, affine: bool = True) -> None:
         super().__init__()
         self.momentum, self.epsilon = momentum, epsilon
-        self.weight = nn.Parameter(torch.ones(width))
-        self.bias = nn.Parameter(torch.zeros(width))
+        self.weight = nn.Parameter(torch.ones(width)) if affine else None
+        self.bias = nn.Parameter(torch.zeros(width)) if affine else None
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("variance", torch.ones(width))
         self.mean: Tensor
         self.variance: Tensor
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[n, width] → [n, width]."""
+    def forward(self, x: Tensor, present: Tensor | None = None) -> Tensor:
+        """[n, width] → [n, width]; only rows where `present` [n] is 1 count for the statistics, all if None."""
         if not self.training:
             return self._normalised(x, self.mean, self.variance)
-        centred = x - self.mean
-        sums = torch.cat([centred.sum(dim=0), centred.square().sum(dim=0), x.new_tensor([x.shape[0]])])
+        counted = x.new_ones(x.shape[0]) if present is None else present
+        centred = (x - self.mean) * counted.unsqueeze(1)
+        sums = torch.cat([centred.sum(dim=0), centred.square().sum(dim=0), counted.sum().unsqueeze(0)])
         if self.sum_across_ranks is not None:
             sums = _DifferentiableSum.apply(sums, self.sum_across_ranks)  # type: ignore[no-untyped-call]
-        width, count = x.shape[1], sums[-1].detach()
+        width, count = x.shape[1], sums[-1].detach().clamp(min=1)
         shift = sums[:width] / count
         variance = sums[width : 2 * width] / count - shift.square()
         mean = self.mean + shift
@@ -74,18 +75,58 @@ class BatchNorm(CrossRank):
         return output
 
     def _normalised(self, x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
-        return (x - mean) * torch.rsqrt(variance + self.epsilon) * self.weight + self.bias
+        normal = (x - mean) * torch.rsqrt(variance + self.epsilon)
+        return normal if self.weight is None or self.bias is None else normal * self.weight + self.bias
+
+
+class Dice(nn.Module):
+    """Of DIN (Zhou et al. 2018, eq. 3): y = p·x + (1 − p)·α·x, p = sigmoid((x − E[x]) / sqrt(Var[x] + ε)).
+
+    E and Var over the real positions of the whole global batch in training, running averages otherwise; α is learnt.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.normal = BatchNorm(width, epsilon=1e-8, affine=False)
+        self.alpha = nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: Tensor, present: Tensor | None = None) -> Tensor:
+        """[n, width] → [n, width]; rows where `present` [n] is 0 do not count for the statistics."""
+        share = torch.sigmoid(self.normal(x, present))
+        return (share + (1 - share) * self.alpha) * x
+
+
+ActivationName = Literal["relu", "dice", "prelu", "sigmoid"]
+
+
+def activation(name: ActivationName, width: int) -> nn.Module:
+    """A fresh activation over the last dimension."""
+    made: dict[str, Callable[[], nn.Module]] = {
+        "relu": nn.ReLU,
+        "dice": lambda: Dice(width),
+        "prelu": lambda: nn.PReLU(width),
+        "sigmoid": nn.Sigmoid,
+    }
+    return made[name]()
 
 
 class MLP(nn.Sequential):
-    """Linear → (batch norm) → ReLU → (dropout), once per width."""
+    """Linear → (batch norm) → activation → (dropout), once per width."""
 
-    def __init__(self, inputs: int, widths: Iterable[int], *, dropout: float, batch_norm: bool) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        widths: Iterable[int],
+        *,
+        dropout: float,
+        batch_norm: bool,
+        activated_by: ActivationName = "relu",
+    ) -> None:
         layers: list[nn.Module] = []
         for width in widths:
             layers.append(nn.Linear(inputs, width))
             layers += [BatchNorm(width)] if batch_norm else []
-            layers.append(nn.ReLU())
+            layers.append(activation(activated_by, width))
             layers += [nn.Dropout(dropout)] if dropout else []
             inputs = width
         super().__init__(*layers)
@@ -143,69 +184,19 @@ class PositionTower(nn.Module):
         return weight[position] - (counts / counts.sum()) @ weight
 
 
-class InputLayer(nn.Module):
-    """From a Batch to fields in one space of dim D, and dense numbers.
-
-    All ids, those of sequences too, are one lookup, so that the table has one sparse gradient:
-
-    1. ids [n, F] and each sequence field [n, L] side by side      → [n, C], C = F + Σ L
-    2. the shared table; a sequence field is the mean of its events → [n, F + sequence fields, D (+1)]
-    3. each vector, and all dense numbers together, projected      → [n, D] each
-
-    Attributes:
-        fields: M = F + sequence fields + vectors + (1 if there are dense numbers).
-        flat_width: width of `flat`.
-    """
-
-    def __init__(self, inputs: TrainSet, table: EmbeddingTable) -> None:
-        super().__init__()
-        self.dim = table.dim
-        self._table = [table]  # in a list: the model owns it, and names it once in its state dict
-        self._vectors = tuple(vector.name for vector in inputs.vectors)
-        self._sequences = tuple(
-            (f"{sequence.name}.{field.name}", field.vocabulary, sequence.length)
-            for sequence in inputs.sequences
-            for field in sequence.fields
-        )
-        offsets = [table.offsets[column.vocabulary] for column in inputs.categorical]
-        for _, vocabulary, length in self._sequences:
-            offsets += [table.offsets[vocabulary]] * length
-        self.register_buffer("offsets", torch.tensor(offsets, dtype=torch.int64), persistent=False)
-        self.offsets: Tensor
-        self._widths = [1] * len(inputs.categorical) + [length for _, _, length in self._sequences]
-        self.vectors = nn.ModuleList(_projection(vector.dim, table.dim) for vector in inputs.vectors)
-        self.dense = _projection(len(inputs.dense), table.dim) if inputs.dense else None
-        self.fields = len(inputs.categorical) + len(self._sequences) + len(self._vectors) + bool(inputs.dense)
-        self.flat_width = self.fields * table.dim + len(inputs.dense)
-
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        """Returns: fields [n, M, D]; the sum of the ids' linear weights [n], None if the table has none."""
-        ids = torch.cat([batch.ids, *(batch.sequences[name] for name, _, _ in self._sequences)], dim=1)
-        looked_up = self._table[0](ids, self.offsets, self._widths)
-        fields = [looked_up[:, :, : self.dim]]
-        for name, projection in zip(self._vectors, self.vectors, strict=True):
-            fields.append(projection(batch.vectors[name]).unsqueeze(1))
-        if self.dense is not None:
-            fields.append(self.dense(batch.dense).unsqueeze(1))
-        linear = looked_up[:, :, self.dim].sum(dim=1) if looked_up.shape[2] > self.dim else None
-        return torch.cat(fields, dim=1), linear
-
-    def flat(self, fields: Tensor, batch: Batch) -> Tensor:
-        """Fields [n, M, D] and the dense numbers as they are, side by side: [n, flat_width]."""
-        return torch.cat([fields.flatten(start_dim=1), batch.dense], dim=1)
-
-
-def _projection(inputs: int, dim: int) -> nn.Linear:
-    layer = nn.Linear(inputs, dim, bias=False)
+def head(inputs: int, *, bias: bool = True) -> nn.Linear:
+    """The last layer of a tower, [n, inputs] → [n, 1], small at first so that every logit starts near 0."""
+    layer = nn.Linear(inputs, 1, bias=bias)
     nn.init.normal_(layer.weight, std=INITIAL_STD)
+    if bias:
+        nn.init.zeros_(layer.bias)
     return layer
 
 
-def head(inputs: int) -> nn.Linear:
-    """The last layer of a tower, [n, inputs] → [n, 1], small at first so that every logit starts near 0."""
-    layer = nn.Linear(inputs, 1)
+def gate(inputs: int, experts: int) -> nn.Linear:
+    """Scores of experts, [n, inputs] → [n, experts], nearly equal at first."""
+    layer = nn.Linear(inputs, experts, bias=False)
     nn.init.normal_(layer.weight, std=INITIAL_STD)
-    nn.init.zeros_(layer.bias)
     return layer
 
 

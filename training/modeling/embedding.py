@@ -23,18 +23,19 @@ class EmbeddingTable(nn.Module):
     """All vocabularies in one table; the row of id i of vocabulary v is offset(v) + i.
 
     The weight is [R, D] or, with `linear`, [R, D + 1]: the last column is the id's weight in a linear term,
-    so that both travel in one sparse gradient. Rows of padding are zero, and stay so: they are never read.
+    so that both travel in one sparse gradient; with dim 0 it is the only one. Rows of padding are zero, and stay so:
+    they are never read.
 
     Attributes:
         weight: [R, D (+1)]; its gradient is sparse and coalesced.
-        blocks: widths of the groups of columns that keep optimiser state of their own: (D,) or (D, 1).
+        blocks: widths of the groups of columns that keep optimiser state of their own: (D,), (D, 1) or (1,).
     """
 
     def __init__(self, inputs: TrainSet, dim: int, *, linear: bool) -> None:
         super().__init__()
         self.dim = dim
         self.offsets = inputs.offsets()
-        self.blocks = (dim, 1) if linear else (dim,)
+        self.blocks = tuple(width for width in (dim, int(linear)) if width)
         weight = torch.zeros(inputs.table_rows(), sum(self.blocks))
         nn.init.normal_(weight[:, :dim], std=INITIAL_STD)
         weight[[start + PADDING_ID for start in self.offsets.values()]] = 0.0

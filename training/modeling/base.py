@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from features.errors import ConfError, DataError, Problem
 from features.manifest import Frozen, Task, TrainSet
 from training.batch import Batch
-from training.models.embedding import EmbeddingTable
-from training.models.layers import CrossRank, InputLayer, PositionTower, SumAcrossRanks
+from training.modeling.embedding import EmbeddingTable
+from training.modeling.inputs import InputLayer
+from training.modeling.layers import CrossRank, PositionTower, SumAcrossRanks
 
 
 class ModelConf(BaseModel):
@@ -67,10 +68,24 @@ class RankingModel(nn.Module, ABC):
         input: from Batch to fields and dense numbers.
     """
 
-    uses_linear: ClassVar[bool] = False
+    auxiliary_weight: float = 0.0
 
-    def __init__(self, inputs: TrainSet, conf: ModelConf, targets: Iterable[Target]) -> None:
-        """Args: the train set, the model's settings, what each logit predicts.
+    def __init__(
+        self,
+        inputs: TrainSet,
+        conf: ModelConf,
+        targets: Iterable[Target],
+        *,
+        linear: bool = False,
+        by_event: bool = False,
+    ) -> None:
+        """
+        Args:
+            inputs: the train set.
+            conf: the model's settings.
+            targets: what each logit predicts.
+            linear: whether ids have a linear weight besides their embedding.
+            by_event: whether sequences come event by event instead of pooled.
 
         Raises:
             ConfError: if `conf.task_weights` names a task that the model does not train.
@@ -82,8 +97,8 @@ class RankingModel(nn.Module, ABC):
         if unknown := sorted(set(conf.task_weights) - trained):
             raise ConfError(f"model.task_weights names {', '.join(unknown)}; this model trains {', '.join(trained)}")
         self._columns = {task.name: column for column, task in enumerate(inputs.tasks)}
-        self.table = EmbeddingTable(inputs, conf.embedding_dim, linear=self.uses_linear)
-        self.input = InputLayer(inputs, self.table)
+        self.table = EmbeddingTable(inputs, conf.embedding_dim, linear=linear)
+        self.input = InputLayer(inputs, self.table, by_event=by_event)
         weights = [conf.task_weights.get(t.name, 1.0) if t.trained else 0.0 for t in self.targets_of]
         self.register_buffer("task_weights", torch.tensor(weights), persistent=False)
         self.task_weights: Tensor
@@ -101,9 +116,17 @@ class RankingModel(nn.Module, ABC):
         effect: Tensor = self.position(batch.position)
         return logits + effect
 
-    @abstractmethod
     def forward(self, batch: Batch) -> Tensor:
         """Rows → logits [n, T_model], in the order of `tasks`."""
+        return self.with_auxiliary(batch)[0]
+
+    @abstractmethod
+    def with_auxiliary(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """Rows → logits [n, T_model], and this rank's sum of a loss that is not about labels; None without one."""
+
+    def auxiliary_terms(self, batch: Batch) -> Tensor:
+        """[] how many terms that sum has; known before `with_auxiliary`, so that ranks can count together."""
+        return batch.label_mask.new_zeros(())
 
     def targets(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Labels and weights of each target.
@@ -180,15 +203,15 @@ def usable_tasks(inputs: TrainSet, wanted: Iterable[str] | None = None) -> tuple
     return tuple(usable[name] for name in names)
 
 
-M = TypeVar("M", bound=RankingModel)
+Maker = TypeVar("Maker", bound=Callable[..., RankingModel])
 
 _REGISTRY: dict[str, tuple[Callable[[TrainSet, Any], RankingModel], type[ModelConf]]] = {}
 
 
-def register(name: str, conf: type[ModelConf]) -> Callable[[type[M]], type[M]]:
-    """Class decorator: make a model known to `build` under a name, with the class of its settings."""
+def register(name: str, conf: type[ModelConf]) -> Callable[[Maker], Maker]:
+    """Decorator of a class: make a model known to `build` under a name, with the class of its settings."""
 
-    def add(model: type[M]) -> type[M]:
+    def add(model: Maker) -> Maker:
         if name in _REGISTRY:
             raise ValueError(f"two models are registered as {name!r}")
         _REGISTRY[name] = (model, conf)

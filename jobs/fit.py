@@ -1,0 +1,174 @@
+"""`limelight fit`: somebody's own samples → a trained model, its metrics, curves and export. It needs no Spark.
+
+<out>/trainset/      the samples, encoded; made anew when files or schema have changed
+<out>/run/           checkpoints, weights, predictions (training/run.py)
+<out>/export/        the graph for ONNX Runtime, with all that scoring needs
+<out>/metrics.json   split → task → auc, gauc where a group is named, logloss, pcoc, rows
+<out>/curves.json    one record per epoch
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.table import Table
+
+from features.errors import ConfError, NotReadyError, Problem
+from features.manifest import TRAINSET_FILE, SplitName, TrainSet
+from features.storage import read_bytes, resolve
+from jobs.console import Steps, console
+from jobs.launch import launch, training_arguments
+from jobs.settings import TrainingSettings, model_values
+from training.config import TrainConf
+from training.export import export_folder
+from training.run import CURVES_FILE, METRICS_FILE, MODEL_FILE, load_model, read_result
+from training.samples.build import build, sample_rows
+from training.samples.files import SplitFiles
+from training.samples.schema import SampleSchema
+from training.storage import Folder
+
+SOURCE_FILE = "made_from.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitOptions:
+    """What was asked for; `conf` is a file like those in conf/models, and goes before the one of the model's name."""
+
+    train: str
+    valid: str
+    test: str | None
+    schema: Path
+    model: str
+    conf: Path | None
+    out: Path
+    ranks: int
+    resume: bool = False
+
+    @property
+    def splits(self) -> dict[SplitName, str]:
+        """Split → URL."""
+        given: dict[SplitName, str | None] = {"train": self.train, "valid": self.valid, "test": self.test}
+        return {split: url for split, url in given.items() if url is not None}
+
+
+def fit(options: FitOptions, steps: Steps) -> dict[str, Any]:
+    """Encode, train, judge, export; → what metrics.json holds.
+
+    Raises:
+        ConfError: schema or conf contradict themselves or each other.
+        DataError: everything that is wrong with the samples, before training starts.
+    """
+    schema = SampleSchema.load(options.schema)
+    values = _model_values(options)
+    root = options.out.absolute() / "trainset"
+    trainset = _trainset(options, schema, root, steps)
+    conf = conf_for(values, trainset)
+    run = options.out.absolute() / "run"
+    with steps.step(f"train {options.model}", live=False) as step:
+        settings = TrainingSettings(ranks=options.ranks, launcher="horovodrun" if options.ranks > 1 else "alone")
+        launch(settings, training_arguments(conf, str(root), str(run), resume=options.resume))
+        result = read_result(Folder(str(run)))
+        if result is None:
+            remedy = "Run the command again with --resume"
+            raise NotReadyError([Problem(table=str(run), what="the training was interrupted", remedy=remedy)])
+        step.rows = result.steps * conf.batch_size
+        step.note = f"{result.rows_per_second or 0:,.0f} rows/s on {result.world_size} ranks"
+    with steps.step("export"):
+        model, _ = load_model(str(run))
+        first = next(SplitFiles.below("valid", options.valid).batches(schema.read))
+        rows = sample_rows(first, schema, 0)
+        export_folder(
+            model, trainset, str(root), rows, json.loads(read_bytes(str(run / MODEL_FILE))), options.out / "export"
+        )
+    metrics = judged_splits(
+        json.loads(read_bytes(str(run / METRICS_FILE))), has_group=schema.plain("group") is not None
+    )
+    (options.out / METRICS_FILE).write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
+    (options.out / CURVES_FILE).write_bytes(read_bytes(str(run / CURVES_FILE)))
+    return metrics
+
+
+def _model_values(options: FitOptions) -> dict[str, Any]:
+    if options.conf is None:
+        return model_values(options.model)
+    if not options.conf.is_file():
+        raise ConfError(f"no training conf at {options.conf}; conf/models has one per model")
+    values = yaml.safe_load(options.conf.read_text(encoding="utf-8"))
+    if not isinstance(values, dict) or not isinstance(values.get("model"), dict):
+        raise ConfError(f"{options.conf} has no mapping `model`; conf/models has one per model")
+    if values["model"].get("name", options.model) != options.model:
+        raise ConfError(f"--model is {options.model}, {options.conf} is of {values['model']['name']}")
+    values["model"]["name"] = options.model
+    return values
+
+
+def conf_for(values: dict[str, Any], trainset: TrainSet) -> TrainConf:
+    """Settings of a training; names of tasks that these samples do not have give way to those that they have."""
+    model, names = values["model"], [task.name for task in trainset.tasks]
+    if model.get("task") not in (None, *names):
+        model["task"] = names[0]
+    if "parent" in model and not {model["parent"], model["child"]} <= set(names):
+        pair = next(((task.parent, task.name) for task in trainset.tasks if task.parent is not None), None)
+        if pair is None:
+            raise ConfError(f"{model['name']} wants a label that is given another one: `given` in the schema says so")
+        model["parent"], model["child"] = pair
+    judged = values.get("early_stopping", {})
+    if judged.get("task") not in (None, *names):
+        judged["task"] = None
+    return TrainConf.of({"judge_train": True} | values)
+
+
+def _trainset(options: FitOptions, schema: SampleSchema, root: Path, steps: Steps) -> TrainSet:
+    """Encode the samples, unless that was done with the same files and schema."""
+    made_from = _made_from(options, schema)
+    known = root / SOURCE_FILE
+    if known.is_file() and known.read_text(encoding="utf-8") == made_from:
+        return TrainSet.model_validate_json((root / TRAINSET_FILE).read_text(encoding="utf-8"))
+    known.unlink(missing_ok=True)
+    with steps.step("samples") as step:
+        trainset = build(schema, options.splits, str(root), name=options.out.name, seed=0, report=step.say)
+        step.rows = sum(split.rows for split in trainset.splits.values())
+        step.note = f"{trainset.table_rows():,} embedding rows"
+    known.write_text(made_from, encoding="utf-8")
+    return trainset
+
+
+def _made_from(options: FitOptions, schema: SampleSchema) -> str:
+    """Files with size and time of change, and the schema: another text where a train set is another."""
+    files = {}
+    for split, url in options.splits.items():
+        for file in SplitFiles.below(split, url).urls:
+            filesystem, path = resolve(file)
+            info = filesystem.get_file_info(path)
+            files[f"{split} {file}"] = [info.size, info.mtime_ns]
+    digest = hashlib.sha256(schema.model_dump_json().encode()).hexdigest()
+    return json.dumps({"schema": digest, "files": files}, indent=1, sort_keys=True)
+
+
+def judged_splits(metrics: Mapping[str, Mapping[str, Mapping[str, Any]]], *, has_group: bool) -> dict[str, Any]:
+    """Split → task → figures; gauc only where a column is a group."""
+    return {
+        split: {
+            task: {name: value for name, value in figures.items() if has_group or name != "gauc"}
+            for task, figures in tasks.items()
+        }
+        for split, tasks in metrics.items()
+    }
+
+
+def show(
+    metrics: Mapping[str, Mapping[str, Mapping[str, Any]]], names: Sequence[str] = ("auc", "gauc", "logloss", "pcoc")
+) -> None:
+    """One line per split and task."""
+    table = Table("split", "task", *names, "rows")
+    for split, tasks in metrics.items():
+        for task, figures in tasks.items():
+            shown = [f"{figures[name]:.4f}" if figures.get(name) is not None else "–" for name in names]
+            table.add_row(split, task, *shown, f"{figures.get('rows', 0):,}")
+    console.print(table)
