@@ -51,6 +51,11 @@ test-spark4:  ## Run the tests that use Spark on Spark 4.0, in .venv-spark4 (nee
 	$(set_up) --profile spark4
 	@.venv-spark4/bin/python -m pytest -m spark tests/features tests/pipeline $(PYTEST_ARGS)
 
+.PHONY: parity
+parity:  ## Our models beside DeepCTR-Torch, FuxiCTR and torch-rechub with equal weights, in .venv-parity
+	$(set_up) --profile parity
+	@.venv-parity/bin/python -m pytest tests/parity --confcutdir tests/parity -rs $(ARGS)
+
 .PHONY: bench-features
 bench-features:  ## What a day's features cost: carried, in bulk, in DuckDB → build/bench/features.json (ARGS="--help" for sizes)
 	$(set_up)

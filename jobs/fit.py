@@ -20,11 +20,12 @@ import yaml
 from rich.table import Table
 
 from features.errors import ConfError, NotReadyError, Problem
-from features.manifest import TRAINSET_FILE, SplitName, TrainSet
+from features.manifest import FIRST_KEY_ID, TRAINSET_FILE, SplitName, TrainSet
 from features.storage import read_bytes, resolve
 from jobs.console import Steps, console
 from jobs.launch import launch, training_arguments
 from jobs.settings import TrainingSettings, model_values
+from training import models
 from training.config import TrainConf
 from training.export import export_folder
 from training.run import CURVES_FILE, METRICS_FILE, MODEL_FILE, load_model, read_result
@@ -69,6 +70,7 @@ def fit(options: FitOptions, steps: Steps) -> dict[str, Any]:
     root = options.out.absolute() / "trainset"
     trainset = _trainset(options, schema, root, steps)
     conf = conf_for(values, trainset)
+    check_model(conf, trainset)
     run = options.out.absolute() / "run"
     with steps.step(f"train {options.model}", live=False) as step:
         settings = TrainingSettings(ranks=options.ranks, launcher="horovodrun" if options.ranks > 1 else "alone")
@@ -78,7 +80,7 @@ def fit(options: FitOptions, steps: Steps) -> dict[str, Any]:
             remedy = "Run the command again with --resume"
             raise NotReadyError([Problem(table=str(run), what="the training was interrupted", remedy=remedy)])
         step.rows = result.steps * conf.batch_size
-        step.note = f"{result.rows_per_second or 0:,.0f} rows/s on {result.world_size} ranks"
+        step.note = f"{result.rows_per_second or 0:,.0f} rows/s, world size {result.world_size}"
     with steps.step("export"):
         model, _ = load_model(str(run))
         first = next(SplitFiles.below("valid", options.valid).batches(schema.read))
@@ -122,6 +124,17 @@ def conf_for(values: dict[str, Any], trainset: TrainSet) -> TrainConf:
     if judged.get("task") not in (None, *names):
         judged["task"] = None
     return TrainConf.of({"judge_train": True} | values)
+
+
+def check_model(conf: TrainConf, trainset: TrainSet) -> None:
+    """Build the model once, over tables of few rows, so that what it cannot read is said before ranks start.
+
+    Raises:
+        ConfError: unknown settings, or ones that contradict the columns.
+        DataError: the train set lacks what the model needs.
+    """
+    few = tuple(vocabulary.model_copy(update={"num_ids": FIRST_KEY_ID + 1}) for vocabulary in trainset.vocabularies)
+    models.build(conf.model.name, trainset.model_copy(update={"vocabularies": few}), conf.model.conf, conf.seed)
 
 
 def _trainset(options: FitOptions, schema: SampleSchema, root: Path, steps: Steps) -> TrainSet:

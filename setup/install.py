@@ -1,4 +1,4 @@
-"""Sets up a checkout: `python3 setup/install.py [--profile spark4] [--extra completejourney]`, called by make.
+"""Sets up a checkout: `python3 setup/install.py [--profile spark4|parity] [--extra completejourney]`, called by make.
 
 1. is the stamp of an earlier run still true? then nothing is done (well under a second)
 2. what the machine must have: every lack at once, one line each
@@ -50,18 +50,43 @@ class Profile(NamedTuple):
     Attributes:
         venv: folder name in the checkout.
         lock: its lock file in setup/.
-        trains: has torch and Horovod, so needs a compiler.
+        loads: modules that were compiled or unpacked, and are most likely to fail.
+        has_torch: torch comes beside the lock.
+        has_horovod: so that a compiler is needed.
+        has_spark: so that Java is looked for.
     """
 
     name: str
     venv: str
     lock: str
-    trains: bool
+    loads: str
+    has_torch: bool = False
+    has_horovod: bool = False
+    has_spark: bool = False
 
 
+_DATA_SIDE = "pyspark, pyarrow, xgboost"
 PROFILES = {
-    "default": Profile("default", ".venv", "requirements.lock", trains=True),
-    "spark4": Profile("spark4", ".venv-spark4", "requirements-spark4.lock", trains=False),
+    profile.name: profile
+    for profile in (
+        Profile(
+            "default",
+            ".venv",
+            "requirements.lock",
+            f"{_DATA_SIDE}, horovod.torch, petastorm, mlflow, onnxruntime",
+            has_torch=True,
+            has_horovod=True,
+            has_spark=True,
+        ),
+        Profile("spark4", ".venv-spark4", "requirements-spark4.lock", _DATA_SIDE, has_spark=True),
+        Profile(
+            "parity",
+            ".venv-parity",
+            "requirements-parity.lock",
+            "torch, pyarrow, deepctr_torch.models, fuxictr.pytorch, torch_rechub.models.multi_task",
+            has_torch=True,
+        ),
+    )
 }
 
 
@@ -106,7 +131,7 @@ def core_key(site: Site, options: Mapping[str, str]) -> dict[str, Any]:
         "checkout": str(site.root),
         "inputs": digest.hexdigest(),
         "options": dict(options),
-        "torch": site.installed_version("torch") if site.profile.trains else None,
+        "torch": site.installed_version("torch") if site.profile.has_torch else None,
     }
 
 
@@ -133,7 +158,7 @@ def chosen_options(site: Site, environ: Mapping[str, str]) -> dict[str, str]:
 def check_machine(site: Site, environ: Mapping[str, str]) -> Interpreter:
     """Raises SetupError with one line for each thing that the machine lacks."""
     python, lacks = machine.find_python(machine.python_candidates(environ))
-    if site.profile.trains:
+    if site.profile.has_horovod:
         lacks += machine.check_compiler(environ) + machine.check_make()
     lacks += machine.check_folders(spaces(site, environ))
     if lacks or python is None:
@@ -144,14 +169,14 @@ def check_machine(site: Site, environ: Mapping[str, str]) -> Interpreter:
 def spaces(site: Site, environ: Mapping[str, str]) -> list[Space]:
     """Room that a set-up takes: measured on a CPU build, CUDA's libraries added where they are asked for."""
     is_made = site.python.exists()
-    packages = 1 * GIB if is_made or not site.profile.trains else 4 * GIB
+    packages = 1 * GIB if is_made or not site.profile.has_torch else 4 * GIB
     if any(environ.get(name) for name in _CUDA_VARIABLES) and not is_made:
         packages += 10 * GIB
     needed = [
         Space(site.root, packages, "the environment"),
         Space(Path(tempfile.gettempdir()), 1 * GIB, "unpacking"),
     ]
-    if site.profile.trains:
+    if site.profile.has_horovod:
         needed.append(Space(horovod_wheel.cache_root(environ), GIB // 2, "building Horovod"))
     return needed
 
@@ -261,12 +286,11 @@ def install_project(site: Site, runner: Runner) -> None:
 
 
 def check_result(site: Site, runner: Runner) -> None:
-    """Loads what was compiled or unpacked here and is most likely to fail; names the Java that Spark will run on."""
-    modules = "pyspark, pyarrow, xgboost" + (
-        ", horovod.torch, petastorm, mlflow, onnxruntime" if site.profile.trains else ""
-    )
+    """Loads what the profile names; says which Java Spark will run on."""
     with timed("a look whether it loads"):
-        runner.run([site.python, "-c", f"import {modules}"])
+        runner.run([site.python, "-c", f"import {site.profile.loads}"])
+        if not site.profile.has_spark:
+            return
         java = subprocess.run(
             [str(site.python), "-m", "pipeline.java_runtime"], cwd=site.root, capture_output=True, text=True
         )
@@ -292,9 +316,10 @@ def set_up(site: Site, environ: Mapping[str, str]) -> None:
     make_venv(site, runner, python)
     site.write_stamp({"core": {"options": options}})  # not a finished set-up, but the choice outlives an interruption
     install_lock(site, runner)
-    if site.profile.trains:
+    if site.profile.has_torch:
         torch = install_torch(site, runner)
-        install_horovod(site, runner, torch, options, {**environ, **options})
+        if site.profile.has_horovod:
+            install_horovod(site, runner, torch, options, {**environ, **options})
     install_project(site, runner)
     check_result(site, runner)
     site.write_stamp({"core": core_key(site, options)})

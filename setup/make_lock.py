@@ -4,7 +4,8 @@
    only torch brings (nvidia-*, cuda-*, triton) are left out: whether it is a CPU or a CUDA build is the machine's
    matter, and torch pins its own companions exactly.
 2. requirements-completejourney.lock: the data package of that source alone; what it depends on is in lock 1.
-3. requirements-spark4.lock: the dependency group spark4, with the versions of lock 1 where both have a package.
+3. requirements-spark4.lock, requirements-parity.lock: the dependency groups of these names, with the versions of lock 1
+   where both have a package; torch is left out as above.
 
 requirements-horovod.lock is written by hand: one sdist, one hash.
 """
@@ -22,7 +23,7 @@ from lock_file import lock_entries, pins
 SETUP = Path(__file__).resolve().parent
 ROOT = SETUP.parent
 PYTHON_VERSION = "3.11"
-OUTSIDE_LOCK = re.compile(r"^(torch|triton|nvidia-|cuda-|horovod\b)")
+OUTSIDE_LOCK = re.compile(r"^(torch$|triton$|nvidia-|cuda-|horovod$)")
 
 
 def compile_lock(uv: str, arguments: list[str]) -> dict[str, str]:
@@ -40,7 +41,7 @@ def write_lock(name: str, entries: dict[str, str]) -> None:
 
 
 def main() -> None:
-    """Rewrites the three lock files."""
+    """Rewrites the four lock files."""
     uv = os.environ.get("UV") or str(Path(sys.executable).parent / "uv")
     groups = [part for group in ("build", "dev") for part in ("--group", group)]
     resolved = compile_lock(uv, ["pyproject.toml", *groups])
@@ -55,10 +56,10 @@ def main() -> None:
     constraints.parent.mkdir(parents=True, exist_ok=True)
     shared = {name: lines for name, lines in main_lock.items() if name not in ("pyspark", "py4j")}
     constraints.write_text("\n".join(pins(shared)), encoding="utf-8")
-    write_lock(
-        "requirements-spark4.lock",
-        compile_lock(uv, ["--group", "spark4", "--constraint", str(constraints.relative_to(ROOT))]),
-    )
+    for group in ("spark4", "parity"):
+        found = compile_lock(uv, ["--group", group, "--constraint", str(constraints.relative_to(ROOT))])
+        of_group = {name: lines for name, lines in found.items() if not OUTSIDE_LOCK.match(name)}
+        write_lock(f"requirements-{group}.lock", of_group)
 
 
 if __name__ == "__main__":

