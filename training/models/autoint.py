@@ -7,7 +7,8 @@ Networks", CIKM 2019.
     ẽ_m = ∥_h Σ_k α^h_{m,k} W^h_V e_k                         (eqs. 6, 7)
     e^Res_m = ReLU(ẽ_m + W_Res e_m)                           (eq. 8)
     p = sigmoid(w · [e_1^Res, …, e_M^Res] + b)                (eq. 9)
-Its section 5.3 (AutoInt+) puts a network beside it: `hidden`.
+Its section 5.3 (AutoInt+) puts a network beside it: `hidden`. DeepCTR adds a linear term of the ids; the paper has
+none, nor is there one here.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ Wang, Fu, Fu, Wang: "Deep & Cross Network for Ad Click Predictions", ADKDD 2017.
 
     x_{l+1} = x_0 (x_lᵀ w_l) + b_l + x_l                     (eq. 3)
     p = sigmoid(w · [x_L, h_L] + b)                          (eq. 5)
+DeepCTR adds a linear term of the ids; the paper has none, nor is there one here.
 """
 
 from __future__ import annotations

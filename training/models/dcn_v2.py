@@ -5,6 +5,7 @@ Web-scale Learning to Rank Systems", WWW 2021.
 
     x_{l+1} = x_0 ⊙ (W_l x_l + b_l) + x_l                    (eq. 1);  W_l = U_l V_lᵀ with `rank` (eq. 2)
     parallel: p = sigmoid(w · [x_L, h_L] + b);  stacked: the network runs on x_L          (section 3.3)
+DeepCTR adds a linear term of the ids; the paper has none, nor is there one here.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ class DeepFMConf(RankConf):
 
 @register_body("deepfm", DeepFMConf)
 class DeepFM(Body):
-    """Pooled sequences and projected dense inputs are fields of the FM like any id.
+    """Pooled sequences and projected dense inputs are fields of the FM like any id (DeepCTR's FM lacks the latter).
 
     hidden: the deep part's last layer; logit: the FM.
     """

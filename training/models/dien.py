@@ -11,7 +11,9 @@ Zhou et al.: "Deep Interest Evolution Network for Click-Through Rate Prediction"
 5. a network over [v_1, …, s_L, …, dense]
 
 ê, the other event, is drawn from all events of the batch; the paper draws an item that the user was shown and left
-alone, which a log of actions does not have.
+alone, which a log of actions does not have. N is the pairs of an event and the next one. DeepCTR has a network of
+[h, e] for ⟨h, e⟩ in 2 and DIN's activation unit in 3; here both are as the paper's equations have them, and as in
+torch-rechub.
 """
 
 from __future__ import annotations

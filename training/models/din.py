@@ -5,7 +5,8 @@ Zhou et al.: "Deep Interest Network for Click-Through Rate Prediction", KDD 2018
     v_U(A) = Σ_j a(e_j, v_A) e_j                              (eq. 4), a: the activation unit, not normalised
     p = sigmoid(w · h(… h([v_1, …, v_U, …, dense])) + b), h with Dice (eq. 3)
 `normalised` puts a masked softmax over a, as others do. A sequence that shares no vocabulary with a column is pooled by
-its mean.
+its mean. Dice's statistics in the activation unit are over events; DeepCTR counts the padding behind them, too, so that
+its output in training depends on the length that sequences are padded to.
 """
 
 from __future__ import annotations

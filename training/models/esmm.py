@@ -7,7 +7,7 @@ Post-Click Conversion Rate", SIGIR 2018.
     L = Σ l(y_i, pCTR) + Σ l(y_i & z_i, pCTR · pCVR), both over all impressions             (eq. 4)
 
 Here y is the parent task (enter) and z the child (gift). pCVR has no loss of its own: it is learnt as a
-factor. The towers share the embedding table.
+factor. The towers share the embedding table, and nothing else (in DeepCTR the bias of the last layer, too).
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@ Mao, Zhu, Su, Cai, Li, Dong: "FinalMLP: An Enhanced Two-Stream MLP Model for CTR
 
     g_i = 2 · sigmoid(MLP(c_i)),  h_i = g_i ⊙ e,  o_i = MLP_i(h_i)                   (eqs. 5, 6)
     p = sigmoid(b + w_1ᵀ o_1 + w_2ᵀ o_2 + Σ_heads o_1ᵀ W o_2)                        (eqs. 9, 12)
-Each stream's gate sees the fields named for it (`gate_1`, `gate_2`), or a learnt constant where none is.
+Each stream's gate sees the fields named for it (`gate_1`, `gate_2`), or a learnt constant where none is. It sees the
+embeddings that the streams see; the authors' code (FuxiCTR) embeds them a second time for each gate.
 """
 
 from __future__ import annotations

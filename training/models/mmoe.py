@@ -5,6 +5,7 @@ Mixture-of-Experts", KDD 2018.
 
     f^k(x) = Σ_e g^k(x)_e f_e(x),  g^k(x) = softmax(W_gk x)        (eqs. 6, 7)
     y_k = h^k(f^k(x))                                              (eq. 5)
+Gates are linear, as in the paper; DeepCTR's have a hidden layer unless told otherwise, torch-rechub's a batch norm.
 """
 
 from __future__ import annotations

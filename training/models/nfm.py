@@ -4,7 +4,8 @@ He, Chua: "Neural Factorization Machines for Sparse Predictive Analytics", SIGIR
 
     y = w_0 + ⟨w, x⟩ + h · z_L,  z_0 = f_BI(V_x) = Σ_{i<j} x_i v_i ⊙ x_j v_j,  z_l = σ(W_l z_{l−1} + b_l)
                                                                        (eqs. 2, 3, 7)
-With `batch_norm`, as in the paper, f_BI is normalised too.
+With `batch_norm`, as in the paper, f_BI is normalised too. Dense numbers are one more factor, Σ_k x_k v_k, without the
+paper's products among themselves; DeepCTR leaves them out of f_BI, and puts them beside it.
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@ Recommendations", RecSys 2020.
 
     g^{k,j}(x) = softmax(W^{k,j} g^{k,j−1}(x)) S^{k,j}(x)          (eqs. 5, 6), S: task k's experts and the shared ones
     y_k = t^k(g^{k,N}(x))                                          (eq. 7)
-The shared gate of a layer mixes the experts of all tasks; the last layer has none, as nothing follows it.
+The shared gate of a layer mixes the experts of all tasks; the last layer has none, as nothing follows it. Gates are
+linear, as in the paper; DeepCTR's have a hidden layer unless told otherwise, torch-rechub's a batch norm.
 """
 
 from __future__ import annotations
