@@ -54,12 +54,18 @@ test-spark4:  ## Run the tests that use Spark on Spark 4.0, in .venv-spark4 (nee
 .PHONY: parity
 parity:  ## Our models beside DeepCTR-Torch, FuxiCTR and torch-rechub with equal weights, in .venv-parity
 	$(set_up) --profile parity
-	@.venv-parity/bin/python -m pytest tests/parity --confcutdir tests/parity -rs $(ARGS)
+	@.venv-parity/bin/python -m pytest tests/parity --confcutdir tests/parity -rs --figures build/bench/parity.json $(ARGS)
 
 .PHONY: bench-features
 bench-features:  ## What a day's features cost: carried, in bulk, in DuckDB → build/bench/features.json (ARGS="--help" for sizes)
 	$(set_up)
 	@$(BIN)/python -m benchmarks.bench_features $(ARGS)
+
+.PHONY: bench-accuracy
+bench-accuracy:  ## How good the models are where that is known → build/bench/accuracy.json (ARGS="--census FOLDER")
+	$(set_up)
+	@$(MAKE) --no-print-directory parity ARGS=
+	@$(BIN)/python -m benchmarks.bench_accuracy $(ARGS)
 
 .PHONY: chaos-features
 chaos-features:  ## Kill the driver at 50 random points: all committed stays readable, reruns end alike (ARGS="--kills 5 --seed 1")

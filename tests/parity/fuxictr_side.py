@@ -18,11 +18,9 @@ from torch import Tensor, nn
 from features.manifest import PADDING_ID, TrainSet
 from tests.parity.pairs import (
     EVENTS,
-    GRADIENTS_WITHIN,
-    LEAST_DEVIATION,
-    LOGITS_WITHIN,
     Link,
     Pair,
+    assert_agreement,
     difference,
     small_batch,
     small_inputs,
@@ -71,13 +69,9 @@ def assert_equal(make: Callable[[], Case], *, is_training: bool) -> None:
     """Logits and gradients within the bounds; in evaluation with the running averages of a step of training."""
     with default_dtype(torch.float64):
         case = make()
-        found = difference(case.pair, case.batch(is_training=True), is_training=True)
+        assert_agreement(case.pair, case.batch(is_training=True), is_training=True)
         if not is_training:
-            found = difference(case.pair, case.batch(is_training=False), is_training=False)
-    logits, gradients, deviation = found
-    assert deviation >= LEAST_DEVIATION
-    assert logits <= LOGITS_WITHIN
-    assert gradients <= GRADIENTS_WITHIN
+            assert_agreement(case.pair, case.batch(is_training=False), is_training=False)
 
 
 def assert_swaps_show(make: Callable[[], Case]) -> None:

@@ -28,6 +28,7 @@ from features.manifest import (
 from training import models
 from training.batch import Batch
 from training.loss import total_loss, weighted_bce
+from training.modeling.body import OneTask
 
 LOGITS_WITHIN, GRADIENTS_WITHIN = 1e-9, 1e-8
 DRAWN_WITH = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -155,6 +156,39 @@ def small_batch(inputs: TrainSet, rows: int = 64, seed: int = 0, least_events: i
         group=torch.arange(rows),
         row_id=torch.arange(rows),
     ).to("cpu", torch.float64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """One comparison that agreed: largest differences of logits, and relative ones of gradients."""
+
+    model: str
+    peer: str
+    logits: float
+    gradients: float
+
+
+PEERS = {
+    "deepctr_torch": "DeepCTR-Torch",
+    "fuxictr": "FuxiCTR",
+    "model_zoo": "FuxiCTR",
+    "tests": "FuxiCTR",  # put together here from its layers
+    "torch_rechub": "torch-rechub",
+}
+"""Package of a peer's model → the peer."""
+SEEN: list[Seen] = []
+"""In the order of the tests; what `make parity` writes down."""
+
+
+def assert_agreement(pair: Pair, batch: Batch, *, is_training: bool) -> None:
+    """Logits and gradients within the bounds, with logits that are no constants."""
+    logits, gradients, deviation = difference(pair, batch, is_training=is_training)
+    assert deviation >= LEAST_DEVIATION
+    assert logits <= LOGITS_WITHIN
+    assert gradients <= GRADIENTS_WITHIN
+    ours = pair.ours.body if isinstance(pair.ours, OneTask) else pair.ours
+    model, package = type(ours).__module__.rpartition(".")[2], type(pair.theirs).__module__.partition(".")[0]
+    SEEN.append(Seen(model=model, peer=PEERS[package], logits=logits, gradients=gradients))
 
 
 def difference(pair: Pair, batch: Batch, *, is_training: bool) -> tuple[float, float, float]:

@@ -24,12 +24,9 @@ from tests.parity.deepctr import (
     zoo,
 )
 from tests.parity.pairs import (
-    GRADIENTS_WITHIN,
-    LEAST_DEVIATION,
-    LOGITS_WITHIN,
     Link,
     Pair,
-    difference,
+    assert_agreement,
     small_batch,
     small_inputs,
 )
@@ -144,7 +141,4 @@ CASES = [(make, 0) for make in PAIRS] + [(make, 3) for make in WITH_DENSE]
 @pytest.mark.parametrize(("make", "dense"), CASES, ids=lambda value: getattr(value, "__name__", value))
 def test_says_what_the_peer_says(make: Callable[[TrainSet], Pair], dense: int, is_training: bool) -> None:
     inputs = small_inputs(dense=dense)
-    logits, gradients, deviation = difference(make(inputs), small_batch(inputs), is_training=is_training)
-    assert deviation >= LEAST_DEVIATION
-    assert logits <= LOGITS_WITHIN
-    assert gradients <= GRADIENTS_WITHIN
+    assert_agreement(make(inputs), small_batch(inputs), is_training=is_training)

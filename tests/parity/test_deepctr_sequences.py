@@ -34,11 +34,9 @@ from tests.parity.deepctr import (
     zoo,
 )
 from tests.parity.pairs import (
-    GRADIENTS_WITHIN,
-    LEAST_DEVIATION,
-    LOGITS_WITHIN,
     Link,
     Pair,
+    assert_agreement,
     difference,
     small_batch,
     small_inputs,
@@ -229,7 +227,4 @@ def test_the_auxiliary_loss_is_the_peers() -> None:
 
 
 def _assert_same(pair: Pair, batch: Batch, *, is_training: bool) -> None:
-    logits, gradients, deviation = difference(pair, batch, is_training=is_training)
-    assert deviation >= LEAST_DEVIATION
-    assert logits <= LOGITS_WITHIN
-    assert gradients <= GRADIENTS_WITHIN
+    assert_agreement(pair, batch, is_training=is_training)

@@ -20,12 +20,10 @@ from torch import Tensor, nn
 
 from features.manifest import PADDING_ID, TrainSet
 from tests.parity.pairs import (
-    GRADIENTS_WITHIN,
-    LEAST_DEVIATION,
     LOGITS_WITHIN,
     Link,
     Pair,
-    difference,
+    assert_agreement,
     small_batch,
     small_inputs,
     swapped,
@@ -266,10 +264,7 @@ def inputs_for(make: Callable[[TrainSet], Pair], **sizes: Any) -> TrainSet:
 def test_says_what_the_peer_says(make: Callable[[TrainSet], Pair], is_training: bool) -> None:
     inputs = inputs_for(make)
     batch = small_batch(inputs, least_events=0)
-    logits, gradients, deviation = difference(make(inputs), batch, is_training=is_training)
-    assert deviation >= LEAST_DEVIATION
-    assert logits <= LOGITS_WITHIN
-    assert gradients <= GRADIENTS_WITHIN
+    assert_agreement(make(inputs), batch, is_training=is_training)
 
 
 @pytest.mark.parametrize("make", PAIRS, ids=lambda make: make.__name__)

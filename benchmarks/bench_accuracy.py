@@ -1,0 +1,95 @@
+"""`make bench-accuracy`: how good the models are where that is known; → build/bench/accuracy.json.
+
+parity   the largest differences from independent code, as `make parity` has written them
+census   AUC of both tasks of Census-Income for the models of many tasks, three seeds, beside a tuned LightGBM
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import census
+
+ROOT = Path(__file__).resolve().parents[1]
+PEERS_PYTHON = ROOT / ".venv-parity" / "bin" / "python"
+PARTS = ("parity", "census")
+console = Console(highlight=False)
+
+
+def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="bench_accuracy", description=__doc__)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--seeds", type=int, nargs="+", default=(1, 2, 3))
+    parser.add_argument("--census", type=Path, help="folder of census-income.data.gz and columns.txt")
+    parser.add_argument("--out", type=Path, default=Path("build/bench"))
+    return parser.parse_args(arguments)
+
+
+def census_table(options: argparse.Namespace) -> dict[str, Any]:
+    """Model → task → AUC on test; LightGBM's chosen settings among them."""
+    if options.census is None:
+        sys.exit("bench_accuracy: --census FOLDER is missing: the folder of census-income.data.gz and columns.txt")
+    files = census.prepare(options.census.resolve(), options.out / "census" / "data")
+    found: dict[str, Any] = {"lightgbm": _lightgbm(files)}
+    found |= census.measure(files, options.out / "census", options.seeds, console.print)
+    return found
+
+
+def _lightgbm(files: census.Census) -> dict[str, Any]:
+    command = [str(PEERS_PYTHON), "-m", "benchmarks.census_lightgbm", str(files.root)]
+    done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return {task: {"mean": one["test"], **one} for task, one in found.items()}
+
+
+def show(found: dict[str, Any]) -> None:
+    """A table per part."""
+    if "parity" in found:
+        table = Table("model", "peer", "logits apart", "gradients apart, relative")
+        for model, peers in found["parity"].items():
+            for peer, seen in peers.items():
+                table.add_row(model, peer, f"{seen['max_logit_diff']:.1e}", f"{seen['max_grad_diff']:.1e}")
+        console.print(table)
+    if "census" in found:
+        table = Table("model", *census.TASKS, title="Census-Income, AUC on test (range over seeds)")
+        for model, tasks in found["census"].items():
+            table.add_row(model, *(_cell(tasks[task]) for task in census.TASKS))
+        console.print(table)
+
+
+def _cell(task: dict[str, Any]) -> str:
+    seeds = task.get("seeds")
+    return f"{task['mean']:.4f}" + (f" ({min(seeds):.4f}–{max(seeds):.4f})" if seeds else "")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, add to what other parts have measured before, show."""
+    options = options_of(arguments)
+    options.out = options.out.resolve()
+    options.out.mkdir(parents=True, exist_ok=True)
+    target = options.out / "accuracy.json"
+    found: dict[str, Any] = json.loads(target.read_text(encoding="utf-8")) if target.is_file() else {}
+    if "parity" in options.parts:
+        found["parity"] = json.loads((options.out / "parity.json").read_text(encoding="utf-8"))
+    if "census" in options.parts:
+        found["census"] = census_table(options)
+    found["machine"] = {"platform": platform.platform(), "python": platform.python_version()}
+    target.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    show(found)
+    console.print(f"→ {target}", soft_wrap=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
