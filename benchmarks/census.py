@@ -127,7 +127,7 @@ def measure(census: Census, out: Path, seeds: Sequence[int], told: Callable[[str
 
 def _one(census: Census, name: str, seed: int, out: Path) -> dict[str, float]:
     conf = out / f"{name}-{seed}.yaml"
-    values = model_values(name) | SETTINGS | {"seed": seed}
+    values = model_values(name) | dict(SETTINGS) | {"seed": seed}
     values["model"] |= LAYERS[name]
     out.mkdir(parents=True, exist_ok=True)
     conf.write_text(yaml.safe_dump(values), encoding="utf-8")

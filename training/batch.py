@@ -61,3 +61,16 @@ class Batch:
     def without_position(self) -> Self:
         """The same rows as they look when serving."""
         return replace(self, position=None)
+
+    def rows(self, start: int, stop: int) -> Self:
+        """Rows [start, stop)."""
+        if start <= 0 and stop >= len(self):
+            return self
+        cut: dict[str, object] = {}
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, Tensor):
+                cut[item.name] = value[start:stop]
+            elif isinstance(value, Mapping):
+                cut[item.name] = {name: tensor[start:stop] for name, tensor in value.items()}
+        return replace(self, **cut)  # type: ignore[arg-type]

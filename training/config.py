@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from features.errors import ConfError
+from features.manifest import SplitName
 from training.optim import OptimConf
 
 
@@ -30,19 +32,36 @@ class ModelChoice(BaseModel):
         return self.model_extra or {}
 
 
-class EarlyStopping(_Conf):
-    """Stop after `patience` epochs in a row without a gain on the validation day, and keep the best epoch.
+class Watched(_Conf):
+    """A metric of the validation day, and when something follows from it.
 
     Attributes:
         task: a task that the model predicts; its first one if None.
         metric: auc and gauc are to rise, logloss is to fall.
-        min_gain: a smaller change is no gain.
+        patience: epochs in a row without a gain.
+        min_gain: a change that is not larger is no gain.
     """
 
     task: str | None = None
     metric: Literal["auc", "gauc", "logloss"] = "auc"
     patience: int = Field(default=1, ge=1)
     min_gain: float = Field(default=0.0, ge=0)
+
+
+class EarlyStopping(Watched):
+    """Stop after `patience` epochs in a row without a gain on the validation day, and keep the best epoch."""
+
+
+class Plateau(Watched):
+    """Reduce the learning rates after `patience` epochs in a row without a gain, and again after as many more.
+
+    Attributes:
+        factor: what both rates are multiplied by.
+        min_learning_rate: no rate falls below it.
+    """
+
+    factor: float = Field(default=0.1, gt=0, lt=1)
+    min_learning_rate: float = Field(default=1e-6, ge=0)
 
 
 class CheckpointConf(_Conf):
@@ -68,6 +87,8 @@ class TrainConf(_Conf):
 
     Attributes:
         batch_size: rows of a step over all ranks.
+        accumulate: parts that a step's rows are taken through the model in, one after the other; the gradient is
+            that of the whole batch.
         evaluation_batch_size: the same when scoring.
         seed: of initial weights, order of rows and dropout.
         precision: float64 is for exactness tests.
@@ -75,10 +96,13 @@ class TrainConf(_Conf):
         threads: torch's threads per rank; torch's own choice if None.
         feed_threads: Petastorm's threads per rank.
         judge_train: score the train split, too, once training is over.
+        sampled_splits: splits whose negatives are a sample (`model.negatives_kept`): their figures weigh them back.
+        plateau: None leaves the learning rates as they are.
     """
 
     model: ModelChoice
     batch_size: int = Field(default=1024, ge=1)
+    accumulate: int = Field(default=1, ge=1)
     evaluation_batch_size: int = Field(default=8192, ge=1)
     epochs: int = Field(default=4, ge=1)
     seed: int = 0
@@ -87,10 +111,28 @@ class TrainConf(_Conf):
     threads: int | None = Field(default=None, ge=1)
     feed_threads: int = Field(default=2, ge=1)
     judge_train: bool = False
+    sampled_splits: tuple[SplitName, ...] = ("train",)
     optim: OptimConf = OptimConf()
     early_stopping: EarlyStopping = EarlyStopping()
+    plateau: Plateau | None = None
     checkpoint: CheckpointConf = CheckpointConf()
     tracking: TrackingConf = TrackingConf()
+
+    @model_validator(mode="after")
+    def _parts_have_rows(self) -> Self:
+        if self.accumulate > self.batch_size:
+            raise ValueError(f"accumulate={self.accumulate} parts of batch_size={self.batch_size} rows: some are empty")
+        return self
+
+    @model_validator(mode="after")
+    def _a_lower_rate_is_tried(self) -> Self:
+        stop, fall = self.early_stopping, self.plateau
+        if fall and (fall.task, fall.metric) == (stop.task, stop.metric) and fall.patience >= stop.patience:
+            raise ValueError(
+                f"plateau.patience={fall.patience} is not below early_stopping.patience={stop.patience}: "
+                "the training would end before it tries a lower rate"
+            )
+        return self
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
@@ -102,8 +144,7 @@ class TrainConf(_Conf):
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:
-            lines = [f"{'.'.join(map(str, e['loc']))}={e['input']!r}: {e['msg']}" for e in error.errors()]
-            raise ConfError("training conf: " + "\n".join(lines)) from error
+            raise ConfError("training conf: " + "\n".join(map(_line, error.errors()))) from error
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -118,3 +159,11 @@ class TrainConf(_Conf):
         if not isinstance(values, dict):
             raise ConfError(f"{path} holds a {type(values).__name__}, not a mapping of keys to values.")
         return cls.of(values)
+
+
+def _line(error: ErrorDetails) -> str:
+    """Key, value and what is wrong; where several keys contradict each other, what is wrong says their values."""
+    key = ".".join(map(str, error["loc"]))
+    if error["type"] == "value_error":
+        return f"{key}: {error['ctx']['error']}" if key else str(error["ctx"]["error"])
+    return f"{key}={error['input']!r}: {error['msg']}"

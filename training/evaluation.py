@@ -49,14 +49,20 @@ class Scored:
 
 
 @torch.no_grad()
-def score(model: RankingModel, feed: Feed, device: torch.device, dtype: torch.dtype) -> Scored:
-    """Score this rank's rows; padding is left out. The model is left in training mode."""
+def score(
+    model: RankingModel, feed: Feed, device: torch.device, dtype: torch.dtype, *, sampled: bool = False
+) -> Scored:
+    """Score this rank's rows; padding is left out. The model is left in training mode.
+
+    Where negatives are a sample (`sampled`), their weights are those of the rows before sampling.
+    """
     model.eval()
     batches = []
     for read in feed.evaluation():
         batch = read.without_position().to(device, dtype)
         scores = model.probabilities(model(batch).double())
         labels, weights = model.targets(batch)
+        weights = weights * model.rows_before_sampling(batch) if sampled else weights
         rows = (batch.row_id, batch.group, scores, labels.double(), weights.double())
         batches.append([value[batch.row_id >= 0].cpu() for value in rows])
     model.train()

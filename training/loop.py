@@ -9,46 +9,25 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import FrameType
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from features.errors import ConfError
 from training import checkpoint
-from training.config import EarlyStopping, TrainConf
+from training.config import TrainConf
+from training.divergence import DivergenceWatch
 from training.evaluation import Figures
 from training.exchange import Exchange
 from training.feed import Feed
+from training.judgement import Progress, Record, judged, monitored, on_plateau, rates_after
 from training.step import Learner, StepLosses
 
 STOP_CHECK_EVERY = 8  # steps: asking whether any rank was told to stop waits for the device
-
-Record = dict[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """Where a training stands; saved in every checkpoint.
-
-    Attributes:
-        steps: taken, over all epochs.
-        curves: one record per finished epoch.
-        best_epoch, best_value: of the validation metric.
-        epochs_without_gain: in a row, up to now.
-        finished: no epoch is left to run.
-    """
-
-    steps: int = 0
-    curves: Sequence[Record] = ()
-    best_epoch: int | None = None
-    best_value: float | None = None
-    epochs_without_gain: int = 0
-    finished: bool = False
 
 
 @dataclass(kw_only=True)
@@ -113,7 +92,9 @@ class Loop:
         self.progress = Progress()
         self._url = checkpoints_url
         self._exchange: Exchange = learner.exchange
-        self._metric = _monitored(conf.early_stopping, learner.model.tasks)
+        self._metric = monitored("early_stopping", conf.early_stopping, learner.model.tasks)
+        self._plateau = None if conf.plateau is None else monitored("plateau", conf.plateau, learner.model.tasks)
+        self._divergence = DivergenceWatch(learner, STOP_CHECK_EVERY, checkpoints_url)
         self._losses = self._no_losses()
         self._seconds, self._steps_taken = 0.0, 0
 
@@ -127,6 +108,9 @@ class Loop:
 
         Returns:
             The progress; `finished` is false if a request to stop ended it, and a checkpoint was saved.
+
+        Raises:
+            DataError: a loss or a weight is no number; nothing was saved after it.
         """
         self.learner.model.train()
         while not self.progress.finished:
@@ -136,6 +120,7 @@ class Loop:
             self._seconds += time.monotonic() - started
             self._steps_taken += self.progress.steps - before
             if not complete:
+                self._divergence.require_finite()
                 self.save()
                 return self.progress
             self._end_epoch(epoch)
@@ -145,32 +130,50 @@ class Loop:
         """Steps of an epoch from the feed's position on; false if a request to stop cut it off."""
         every, dtype = self.conf.checkpoint.every_steps, getattr(torch, self.conf.precision)
         device = self.learner.model.table.weight.device
-        for batch in self.feed.epoch(epoch, self.feed.position.step):
+        first = self.feed.position.step
+        for step, batch in enumerate(self.feed.epoch(epoch, first), start=first):
             losses = self.learner.step(batch.to(device, dtype), flag=self.stop.requested)
             self._losses.add(losses)
+            self._divergence.taken(epoch, step, batch.row_id, losses)
             self.progress = replace(self.progress, steps=self.progress.steps + 1)
             self.hooks.step_done(self.conf.batch_size)
             inside = self.feed.position.epoch == epoch
-            if inside and self.progress.steps % STOP_CHECK_EVERY == 0 and bool(losses.flag):
+            if inside and self.progress.steps % STOP_CHECK_EVERY == 0 and self._told_to_stop(losses):
                 return False
             if inside and every is not None and self.progress.steps % every == 0:
+                self._divergence.require_finite()
                 self.save()
         return True
 
+    def _told_to_stop(self, losses: StepLosses) -> bool:
+        """Whether any rank was; waits for the device."""
+        flag, diverged = torch.stack([losses.flag, losses.diverged]).tolist()
+        if diverged:
+            self._divergence.stop()
+        return bool(flag)
+
     def _end_epoch(self, epoch: int) -> None:
+        self._divergence.require_finite()
         figures = self.hooks.evaluate()
-        record = {
+        record: Record = {
             "epoch": epoch,
             "rows_per_second": self.rows_per_second,
+            "learning_rate": self.learner.optimiser.rates._asdict(),
             "train_loss": self._mean_losses(),
             "valid": {task: metrics.as_dict() for task, metrics in figures.items()},
         }
         self._losses = self._no_losses()
         self.progress = judged(self.progress, record, self._metric, self.conf)
+        if self.conf.plateau is not None and self._plateau is not None:
+            self.progress = on_plateau(self.progress, record, self._plateau, self.conf.plateau)
+            self._set_rates()
         if self.progress.best_epoch == epoch:
             self.hooks.improved(epoch)
         self.hooks.epoch_done(record)
         self.save()
+
+    def _set_rates(self) -> None:
+        self.learner.optimiser.rates = rates_after(self.progress.reductions, self.conf.optim, self.conf.plateau)
 
     def _mean_losses(self) -> dict[str, float | None]:
         """Train loss of the epoch per target, over all ranks; None where no row was judged."""
@@ -199,6 +202,7 @@ class Loop:
                 extra={"progress": progress, "losses": losses.tolist()},
             )
             checkpoint.save(self._url, saved, keep=self.conf.checkpoint.keep)
+        self._divergence.saved_at = self.progress.steps
         self._exchange.barrier()
 
     def resume(self, saved: checkpoint.Checkpoint) -> None:
@@ -218,40 +222,8 @@ class Loop:
         self.feed.load_state_dict(saved.feed)
         saved.random_states[world.rank].restore()
         self.progress = Progress(curves=tuple(map(dict, saved.history)), **saved.extra["progress"])
+        self._divergence.saved_at = saved.step
+        self._set_rates()
         sums, weights = torch.tensor(saved.extra["losses"][world.rank], dtype=torch.float64)
         device = self._losses.sums.device
         self._losses = LossSums(sums=sums.to(device), weights=weights.to(device))
-
-
-def judged(progress: Progress, record: Record, metric: tuple[str, str], conf: TrainConf) -> Progress:
-    """Progress after an epoch: is it the best, and is it the last?
-
-    An undefined metric (one class on the validation day) is never a gain, but the first epoch is the best
-    until another one is. Without a validation day (incremental training) every epoch is run and the last is kept.
-    """
-    task, name = metric
-    epoch = record["epoch"]
-    if not record["valid"]:
-        curves = (*progress.curves, record)
-        return replace(progress, curves=curves, best_epoch=epoch, finished=epoch + 1 >= conf.epochs)
-    value = record["valid"][task][name]
-    best = progress.best_value
-    sign = -1 if name == "logloss" else 1
-    gain = value is not None and (best is None or sign * (value - best) > conf.early_stopping.min_gain)
-    without = 0 if gain else progress.epochs_without_gain + 1
-    first = progress.best_epoch is None
-    return replace(
-        progress,
-        curves=(*progress.curves, record),
-        best_epoch=epoch if gain or first else progress.best_epoch,
-        best_value=value if gain else best,
-        epochs_without_gain=without,
-        finished=without >= conf.early_stopping.patience or epoch + 1 >= conf.epochs,
-    )
-
-
-def _monitored(conf: EarlyStopping, tasks: Sequence[str]) -> tuple[str, str]:
-    task = conf.task or tasks[0]
-    if task not in tasks:
-        raise ConfError(f"early_stopping.task={task!r} is not predicted; the model predicts {', '.join(tasks)}.")
-    return task, conf.metric

@@ -34,8 +34,9 @@ from training.config import TrainConf
 from training.evaluation import Figures, judge, score, write_predictions
 from training.exchange import Exchange, open_exchange
 from training.feed import Feed
-from training.loop import Hooks, Loop, Record, StopRequest
-from training.optim import Optimiser
+from training.judgement import Record
+from training.loop import Hooks, Loop, StopRequest
+from training.optim import OptimConf, Optimiser
 from training.progress import progress_bar
 from training.step import Learner
 from training.storage import Folder
@@ -128,8 +129,9 @@ class _Training:
         torch.manual_seed(conf.seed * 1_000_003 + exchange.world.rank)  # of dropout: another one on every rank
         model = models.build(conf.model.name, self.trainset, conf.model.conf, conf.seed)
         model = model.to(device=self.device, dtype=self.dtype)
-        optimiser = Optimiser(model.table, model.dense_parameters(), conf.optim)
-        self.learner = Learner(model, optimiser, exchange)
+        regularised = model.regularised_parameters()
+        optimiser = Optimiser(model.table, model.dense_parameters(), conf.optim, regularised=regularised)
+        self.learner = Learner(model, optimiser, exchange, conf.accumulate)
         self.tracking = Tracking.absent()
         self.added: Mapping[str, int] = {}
 
@@ -197,7 +199,7 @@ class _Training:
         grown = growth(TrainSet.model_validate_json(folder.read(TRAINSET_FILE)), self.trainset)
         weights = load_tensors(folder.read(WEIGHTS_FILE))
         self.learner.model.load_state_dict(grown_weights(weights, grown, TABLE_WEIGHT))
-        if earlier["conf"]["optim"] == self.conf.optim.model_dump(mode="json"):
+        if OptimConf.model_validate(earlier["conf"]["optim"]) == self.conf.optim:
             self.learner.optimiser.load_state_dict(grown_state(load_tensors(folder.read(OPTIMISER_FILE)), grown))
         self.added = grown.added
         log.info("warm start from %s: %d ids added", url, sum(self.added.values()))
@@ -228,7 +230,8 @@ class _Training:
         if split not in self.trainset.splits or self.trainset.splits[split].rows == 0:
             return {}
         model = self.learner.model
-        scored = score(model, self._feed(split, self.conf.evaluation_batch_size), self.device, self.dtype)
+        feed, sampled = self._feed(split, self.conf.evaluation_batch_size), split in self.conf.sampled_splits
+        scored = score(model, feed, self.device, self.dtype, sampled=sampled)
         if keep:
             write_predictions(self.out, f"predictions-{split}.parquet", scored, model.tasks, self.exchange)
         return judge(scored, model.tasks, self.exchange)

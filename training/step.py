@@ -1,10 +1,10 @@
 """One training step, the same global step for any number of ranks.
 
 1. labels and weights of this rank's rows; what the ranks must count together goes into one small all-reduce:
-   weights per target [T], terms of an auxiliary loss [1], whether anyone wants to stop [1], rows per display
-   position [P]
+   weights per target [T], terms of an auxiliary loss [1], whether anyone wants to stop [1], losses so far that were
+   no numbers [1], rows per display position [P]
 2. forward → logits [n, T]
-3. this rank's part of the loss, with the weights of all; backward
+3. this rank's part of the loss, with the weights of all; backward (2 and 3 once per part with `accumulate`)
 4. dense gradients summed over ranks in one buffer; the table's rows gathered, and summed by row
 5. one update by gradients that every rank has alike
 
@@ -14,13 +14,17 @@ No value leaves the device: a step never waits for it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from features.errors import MAX_EXAMPLES, ConfError
 from training.batch import Batch
 from training.exchange import Exchange
 from training.loss import total_loss, weighted_bce
+from training.modeling.layers import CrossRank
 from training.models import RankingModel
 from training.optim import Optimiser
 
@@ -33,48 +37,109 @@ class StepLosses:
         sums: [T] of this rank, detached.
         weights: [T] of all ranks.
         flag: sum over ranks of the flag they gave (see `Learner.step`).
+        finite: [] bool, whether this rank's part of the loss is a number.
+        finite_rows: [n] bool, whether all logits of a row of this rank are.
+        diverged: over all ranks, how many parts of the losses of EARLIER steps were not.
     """
 
     sums: Tensor
     weights: Tensor
     flag: Tensor
+    finite: Tensor
+    finite_rows: Tensor
+    diverged: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Counts:
+    """What ranks count together, in float64: weights [T], auxiliary terms, flags, bad losses, rows per position [P]."""
+
+    weights: Tensor
+    terms: Tensor
+    flag: Tensor
+    diverged: Tensor
+    positions: Tensor
+
+
+class _Part(NamedTuple):
+    """Some of a step's rows after their backward pass: loss sums [T], the part of the loss [], logits [n, T]."""
+
+    sums: Tensor
+    loss: Tensor
+    logits: Tensor
 
 
 class Learner:
-    """A model, its optimiser, and the ranks it learns with."""
+    """A model, its optimiser, and the ranks it learns with.
 
-    def __init__(self, model: RankingModel, optimiser: Optimiser, exchange: Exchange) -> None:
-        self.model, self.optimiser, self.exchange = model, optimiser, exchange
+    Args:
+        model, optimiser, exchange: these.
+        accumulate: parts that a step's rows are taken through the model in, one after the other, so that the memory
+            of one part is enough. Every part's loss is divided by the counts of the whole global batch: the
+            gradient is the same, up to rounding, as in one part.
+
+    Attributes:
+        diverged: [] how many of this rank's losses were not numbers, so far.
+
+    Raises:
+        ConfError: `accumulate` above 1 for a model with statistics of the batch: those of a part are others.
+    """
+
+    def __init__(self, model: RankingModel, optimiser: Optimiser, exchange: Exchange, accumulate: int = 1) -> None:
+        self.model, self.optimiser, self.exchange, self.accumulate = model, optimiser, exchange, accumulate
+        self.diverged = torch.zeros((), dtype=torch.float64, device=model.table.weight.device)
         model.synchronise(exchange.sum_ if exchange.world.size > 1 else None)
+        layers = [name for name, layer in model.named_modules() if isinstance(layer, CrossRank)]
+        if accumulate > 1 and layers:
+            raise ConfError(
+                f"accumulate={accumulate}: {len(layers)} layers take statistics of the whole batch, which no part of "
+                f"it has (batch norm, Dice; e.g. {', '.join(layers[:MAX_EXAMPLES])}). Set model.batch_norm to false "
+                "and the activations to relu or prelu, or leave accumulate at 1."
+            )
 
     def step(self, batch: Batch, flag: bool = False) -> StepLosses:
         """Learn from one batch; `flag` travels with the weights, so that ranks can agree to stop."""
         labels, weights = self.model.targets(batch)
-        totals, terms, flags, positions = self._counted_together(weights.sum(dim=0), flag, batch)
-        if self.model.position is not None and batch.position is not None:
-            self.model.position.global_counts = positions
-        logits, auxiliary = self.model.with_auxiliary(batch)
-        weights, weight_sums = weights.to(logits.dtype), totals.to(logits.dtype)
-        sums = weighted_bce(logits, labels.to(logits.dtype), weights)
-        loss = total_loss(sums, weight_sums, self.model.task_weights.to(logits.dtype))
-        if auxiliary is not None:
-            loss = loss + self.model.auxiliary_weight * auxiliary / terms.to(logits.dtype).clamp(min=1)
-        self._backward(loss)
+        counts = self._counted_together(weights.sum(dim=0), flag, batch)
+        self.model.zero_grad(set_to_none=True)
+        cuts = [len(batch) * part // self.accumulate for part in range(self.accumulate + 1)]
+        parts = [
+            self._backward(batch.rows(start, stop), labels[start:stop], weights[start:stop], counts)
+            for start, stop in pairwise(cuts)
+            if start < stop or not len(batch)
+        ]
         self._update()
-        return StepLosses(sums=sums.detach(), weights=weight_sums, flag=flags)
+        finite = torch.isfinite(torch.stack([part.loss for part in parts])).all()
+        self.diverged = self.diverged + (~finite).double()
+        return StepLosses(
+            sums=torch.stack([part.sums for part in parts]).sum(dim=0),
+            weights=counts.weights.to(parts[0].sums.dtype),
+            flag=counts.flag,
+            finite=finite,
+            finite_rows=torch.cat([torch.isfinite(part.logits).all(dim=1) for part in parts]),
+            diverged=counts.diverged,
+        )
 
-    def _counted_together(self, weights: Tensor, flag: bool, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Sums over ranks in float64: weights [T], auxiliary terms [], flags [], rows per position [P]."""
+    def _counted_together(self, weights: Tensor, flag: bool, batch: Batch) -> _Counts:
         tower = self.model.position
         positions = weights.new_zeros(0) if tower is None or batch.position is None else tower.counts(batch.position)
-        alone = torch.stack([self.model.auxiliary_terms(batch).double(), weights.new_tensor(float(flag)).double()])
-        own = [weights.double(), alone, positions.double()]
-        totals, both, counts = torch.split(self.exchange.sum_(torch.cat(own)), [len(part) for part in own])
-        return totals, both[0], both[1], counts
+        terms, asked = self.model.auxiliary_terms(batch).double(), weights.new_tensor(float(flag)).double()
+        own = [weights.double(), torch.stack([terms, asked, self.diverged]), positions.double()]
+        totals, alone, counts = torch.split(self.exchange.sum_(torch.cat(own)), [len(part) for part in own])
+        return _Counts(weights=totals, terms=alone[0], flag=alone[1], diverged=alone[2], positions=counts)
 
-    def _backward(self, loss: Tensor) -> None:
-        self.model.zero_grad(set_to_none=True)
+    def _backward(self, batch: Batch, labels: Tensor, weights: Tensor, counts: _Counts) -> _Part:
+        """Add the gradient of some of the step's rows to that of the others."""
+        if self.model.position is not None and batch.position is not None:
+            self.model.position.global_counts = counts.positions
+        logits, auxiliary = self.model.with_auxiliary(batch)
+        kind = logits.dtype
+        sums = weighted_bce(logits, labels.to(kind), weights.to(kind))
+        loss = total_loss(sums, counts.weights.to(kind), self.model.task_weights.to(kind))
+        if auxiliary is not None:
+            loss = loss + self.model.auxiliary_weight * auxiliary / counts.terms.to(kind).clamp(min=1)
         torch.autograd.backward(loss)
+        return _Part(sums=sums.detach(), loss=loss.detach(), logits=logits.detach())
 
     def _update(self) -> None:
         parameters = self.optimiser.parameters

@@ -26,7 +26,7 @@ from training.scorer import IDS, Scorer, graph_inputs, read_examples
 
 SMALL = {
     "deepfm": {"embedding_dim": 4, "hidden": [8], "batch_norm": True, "dropout": 0.3},
-    "esmm": {"embedding_dim": 4, "hidden": [8]},
+    "esmm": {"embedding_dim": 4, "hidden": [8], "negatives_kept": {"enter": 0.2}},
     "mmoe": {"embedding_dim": 4, "experts": 2, "expert_hidden": [8], "tower_hidden": [4]},
 }
 

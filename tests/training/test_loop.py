@@ -21,9 +21,10 @@ from training import models
 from training.batch import Batch
 from training.config import TrainConf
 from training.exchange import Exchange, SingleExchange
-from training.loop import Progress, judged
+from training.judgement import Progress, judged
 from training.loss import total_loss, weighted_bce
-from training.optim import DenseOptimConf, OptimConf, Optimiser, RowOptimConf
+from training.optim import DenseOptimConf, OptimConf, Optimiser
+from training.row_optim import RowOptimConf
 from training.step import Learner
 
 _BUILDING = threading.Lock()  # torch's random state belongs to the process, not to the thread that plays a rank

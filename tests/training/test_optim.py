@@ -11,12 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.oracle.recommenders import adagrad_rows
-from training.optim import DenseOptimConf, LazyAdam, OptimConf, Optimiser, RowAdagrad, RowOptimConf
+from training.optim import DenseOptimConf, OptimConf, Optimiser, Rates
+from training.row_optim import LazyAdam, RowAdagrad, RowOptimConf, WholeTable
 
 ROWS, BLOCKS = 7, (3, 1)
 COLUMNS = sum(BLOCKS)
 
 SparseGradient = tuple[torch.Tensor, torch.Tensor]
+Kind = Literal["adagrad", "adam", "sgd"]
+KINDS = ("adagrad", "adam", "sgd")
 
 
 def random_gradients(seed: int, steps: int) -> list[SparseGradient]:
@@ -75,10 +78,10 @@ def test_lazy_adam_of_every_row_is_dense_adam_with_l2() -> None:
     torch.testing.assert_close(weight, reference, atol=1e-9, rtol=0)
 
 
-@pytest.mark.parametrize("kind", ["adagrad", "adam"])
-def test_rows_that_no_step_touched_keep_weight_and_state(kind: Literal["adagrad", "adam"]) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_that_no_step_touched_keep_weight_and_state(kind: Kind) -> None:
     table, parameter = _Table(), torch.nn.Parameter(torch.zeros(1))
-    optimiser = Optimiser(table, [parameter], OptimConf(embedding=RowOptimConf(kind=kind, l2=0.5), dense=SGD))
+    optimiser = Optimiser(table, [parameter], OptimConf(embedding=RowOptimConf(kind=kind, l1=0.1, l2=0.5), dense=SGD))
     before = table.weight.detach().clone()
     for _ in range(3):
         optimiser.step(torch.tensor([1, 4]), torch.ones(2, COLUMNS, dtype=torch.float64))
@@ -101,6 +104,34 @@ class _Table(torch.nn.Module):
         self.weight = random_table(0)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_whole_table_is_torchs_optimiser_on_the_dense_gradient(kind: Kind) -> None:
+    weight, gradients = random_table(1), random_gradients(1, 6)
+    reference = torch.nn.Parameter(weight.detach().clone())
+    theirs = {"adam": torch.optim.Adam, "adagrad": torch.optim.Adagrad, "sgd": torch.optim.SGD}[kind]([reference], 0.1)
+    ours = WholeTable(weight, RowOptimConf(kind=kind, lazy=False, learning_rate=0.1, epsilon=1e-10))
+    theirs.param_groups[0]["eps"] = 1e-10
+    for rows, gradient in gradients:
+        ours.step(rows, gradient)
+        reference.grad = torch.zeros_like(reference).index_copy(0, rows, gradient)
+        theirs.step()
+    torch.testing.assert_close(weight, reference, atol=1e-12, rtol=0)
+    assert weight.grad is None
+
+
+def test_a_changed_rate_is_that_of_the_next_step() -> None:
+    for lazy in (True, False):
+        table, parameter = _Table(), torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))
+        rows = RowOptimConf(kind="sgd", lazy=lazy, learning_rate=0.5)
+        optimiser = Optimiser(table, [parameter], OptimConf(embedding=rows, dense=SGD))
+        assert optimiser.rates == (0.5, 1.0)
+        optimiser.rates = Rates(0.25, 0.125)
+        before, parameter.grad = table.weight.detach().clone(), torch.ones_like(parameter)
+        optimiser.step(torch.tensor([3]), torch.ones(1, COLUMNS, dtype=torch.float64))
+        assert (before - table.weight)[3].tolist() == pytest.approx([0.25] * COLUMNS)
+        assert (optimiser.rates, parameter.item()) == ((0.25, 0.125), -0.125)
+
+
 def test_clipping_scales_the_whole_gradient_to_the_norm() -> None:
     table, parameter = _Table(), torch.nn.Parameter(torch.zeros(2, dtype=torch.float64))
     optimiser = Optimiser(table, [parameter], OptimConf(dense=SGD, clip_norm=1.0))
@@ -118,12 +149,10 @@ def test_clipping_leaves_a_small_gradient_alone() -> None:
     assert parameter.item() == -1.0
 
 
-@pytest.mark.parametrize("kind", ["adagrad", "adam"])
-@pytest.mark.parametrize("dense", ["adagrad", "adam", "sgd"])
-def test_state_taken_over_goes_on_as_if_never_stopped(
-    kind: Literal["adagrad", "adam"], dense: Literal["adagrad", "adam", "sgd"]
-) -> None:
-    conf = OptimConf(embedding=RowOptimConf(kind=kind), dense=DenseOptimConf(kind=dense))
+@pytest.mark.parametrize("lazy", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+def test_state_taken_over_goes_on_as_if_never_stopped(kind: Kind, lazy: bool) -> None:
+    conf = OptimConf(embedding=RowOptimConf(kind=kind, lazy=lazy), dense=DenseOptimConf(kind=kind))
 
     def start() -> tuple[_Table, torch.nn.Parameter, Optimiser]:
         table, parameter = _Table(), torch.nn.Parameter(torch.zeros(3, dtype=torch.float64))

@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from sklearn.metrics import roc_auc_score
 
 from features import manifest as m
 from features.errors import ConfError, DataError
 from tests.training.launch import run_ranks
 from tests.training.trainset_factory import write_trainset
+from training import checkpoint
 from training.batch import Batch
 from training.config import TrainConf
 from training.feed import Feed
@@ -192,10 +194,51 @@ def test_no_train_set_and_no_such_task_are_said(trainset_url: str, tmp_path: Pat
         run(conf_of(early_stopping={"task": "gift"}), trainset_url, tmp_path / "out")
 
 
-def test_a_training_that_diverged_is_said(trainset_url: str, tmp_path: Path) -> None:
-    optim = {"dense": {"kind": "sgd", "learning_rate": 1e30}}
-    with pytest.raises(DataError, match=r"diverged.*optim\.\*\.learning_rate"):
-        run(conf_of(optim=optim), trainset_url, tmp_path)
+def test_a_training_that_diverged_names_the_batch_and_keeps_the_last_good_checkpoint(
+    trainset_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learn, taken = Learner.step, iter(range(100))
+
+    def spoilt(self: Learner, batch: Batch, flag: bool = False) -> StepLosses:
+        if next(taken) == 20:  # step 4 of epoch 1, behind the checkpoints of steps 16 and 20
+            batch.dense[5, 0] = torch.nan
+            seen.append(int(batch.row_id[5]))
+        return learn(self, batch, flag)
+
+    seen: list[int] = []
+    monkeypatch.setattr(Learner, "step", spoilt)
+    with pytest.raises(DataError, match=r"diverged.*optim\.\*\.learning_rate") as caught:
+        run(conf_of(checkpoint={"every_steps": 4, "keep": 1}), trainset_url, tmp_path)
+    assert "epoch 1, step 4: the loss is not a number" in str(caught.value)
+    assert f"diverged (1); e.g. {seen[0]}." in str(caught.value)
+    assert f"checkpoint of step 20, before it, is kept in {tmp_path}" in str(caught.value)
+    kept = checkpoint.latest(str(tmp_path / "checkpoints"))
+    assert kept is not None
+    assert (kept.step, all(bool(value.isfinite().all()) for value in kept.model.values())) == (20, True)
+
+
+def test_all_options_together_resume_identically_and_repeat_by_seed(
+    trainset_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One seed gives the same figures, and so does a run that was cut off after its learning rates fell."""
+    rows = {"kind": "adam", "learning_rate": 0.02, "lazy": False, "regularise": "all", "l1": 1e-6, "l2": 1e-5}
+    conf = conf_of(
+        epochs=3,
+        accumulate=3,
+        model={"negatives_kept": {"enter": 0.5}},
+        optim={"embedding": rows, "dense": {"learning_rate": 0.01, "l1": 1e-5, "l2": 1e-4}, "clip_norm": 1.0},
+        plateau={"patience": 1, "min_gain": 0.5, "factor": 0.5, "min_learning_rate": 0.006},
+    )
+    for name in ("whole", "again"):
+        run(conf, trainset_url, tmp_path / name)
+    with terminated_at(37, monkeypatch):  # inside the third epoch
+        assert run(conf, trainset_url, tmp_path / "cut").interrupted
+    run(conf, trainset_url, tmp_path / "cut", resume=True)
+    assert contents(tmp_path / "cut") == contents(tmp_path / "again") == contents(tmp_path / "whole")
+    for name in ("whole", "again", "cut"):
+        curves = json.loads((tmp_path / name / "curves.json").read_text())
+        rates = [(record["learning_rate"]["embedding"], record["learning_rate"]["dense"]) for record in curves]
+        assert rates == [(0.02, 0.01), (0.02, 0.01), (0.01, 0.006)]
 
 
 def test_tracking_has_parameters_curves_and_artefacts(trainset_url: str, tmp_path: Path) -> None:

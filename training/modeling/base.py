@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -17,6 +17,7 @@ from training.batch import Batch
 from training.modeling.embedding import EmbeddingTable
 from training.modeling.inputs import InputLayer
 from training.modeling.layers import CrossRank, PositionTower, SumAcrossRanks
+from training.modeling.sampling import Sampling
 
 
 class ModelConf(BaseModel):
@@ -27,6 +28,8 @@ class ModelConf(BaseModel):
         dropout: share of hidden units dropped in training.
         batch_norm: normalise hidden layers by statistics of the whole global batch.
         task_weights: task → its factor in the loss; 1 where absent.
+        negatives_kept: task → share w of its negatives that the train rows still have; 1 where absent. Probabilities
+            are corrected for the others.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -35,6 +38,7 @@ class ModelConf(BaseModel):
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     batch_norm: bool = False
     task_weights: Mapping[str, float] = Field(default_factory=dict)
+    negatives_kept: Mapping[str, Annotated[float, Field(gt=0.0, le=1.0)]] = Field(default_factory=dict)
 
 
 class Target(Frozen):
@@ -88,7 +92,8 @@ class RankingModel(nn.Module, ABC):
             by_event: whether sequences come event by event instead of pooled.
 
         Raises:
-            ConfError: if `conf.task_weights` names a task that the model does not train.
+            ConfError: if `conf.task_weights` names a task that the model does not train, or `conf.negatives_kept` one
+                that it cannot correct.
         """
         super().__init__()
         self.targets_of = tuple(targets)
@@ -103,6 +108,7 @@ class RankingModel(nn.Module, ABC):
         self.register_buffer("task_weights", torch.tensor(weights), persistent=False)
         self.task_weights: Tensor
         self.position: PositionTower | None = None
+        self._sampling = Sampling({target.name: target.all_of for target in self.targets_of}, conf.negatives_kept)
 
     def add_position_tower(self, inputs: TrainSet, tasks: Iterable[Task]) -> None:
         """Give the logits of these tasks a position tower, if the train set has positions."""
@@ -147,8 +153,14 @@ class RankingModel(nn.Module, ABC):
         return label, weight
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Logits [n, T_model] → probabilities [n, T_model]."""
-        return torch.sigmoid(logits)
+        """Logits [n, T_model] → probabilities [n, T_model], corrected for negatives that were left out."""
+        corrected: Tensor = self._sampling(logits)
+        return corrected
+
+    def rows_before_sampling(self, batch: Batch) -> Tensor:
+        """[n, T_model] how many rows there were before sampling for each that is there."""
+        firsts = [self._columns[target.all_of[0]] for target in self.targets_of]
+        return self._sampling.rows(batch.labels[:, firsts])
 
     def synchronise(self, sum_across_ranks: SumAcrossRanks | None) -> None:
         """Make the layers that use statistics of the batch use those of the whole global batch."""
@@ -159,6 +171,15 @@ class RankingModel(nn.Module, ABC):
     def dense_parameters(self) -> list[nn.Parameter]:
         """Every parameter but the embedding table, in a fixed order."""
         return [parameter for parameter in self.parameters() if parameter is not self.table.weight]
+
+    def regularised_parameters(self) -> list[nn.Parameter]:
+        """Those dense parameters that L1 and L2 are about: weights of two or more dimensions.
+
+        Not biases, batch norm's scale and shift, Dice's and PReLU's slopes, and not the position tower, which holds
+        one bias per position.
+        """
+        biases = set() if self.position is None else set(self.position.parameters())
+        return [p for p in self.dense_parameters() if p.dim() > 1 and p not in biases]
 
 
 def base_logits(inputs: TrainSet, tasks: Iterable[Task]) -> Tensor:

@@ -90,6 +90,23 @@ def register_body(name: str, conf: type[RankConf]) -> Callable[[type[B]], type[B
     return add
 
 
+class Embeddings(Body):
+    """The plain body: hidden = [v_1, …, v_M, dense], for towers that do all the work themselves.
+
+    Covington, Adams, Sargin: "Deep Neural Networks for YouTube Recommendations", RecSys 2016, the input of fig. 7.
+    """
+
+    def __init__(self, layer: InputLayer, _conf: RankConf) -> None:
+        super().__init__(layer.flat_width)
+
+    def forward(self, row: Embedded) -> Represented:
+        """Rows → hidden [n, M·D + K]."""
+        return Represented(row.flat)
+
+
+_BODIES["embeddings"] = (Embeddings, Embeddings, RankConf)
+
+
 class OverBody(RankingModel):
     """A model over a body: subclasses build towers on `width` numbers, and give `scored`."""
 
@@ -188,7 +205,7 @@ def _conf_of_body(conf: ManyTasksConf) -> ModelConf:
     if choice.name not in _BODIES:
         raise ConfError(f"model.body.name={choice.name!r} is unknown; choose one of {', '.join(sorted(_BODIES))}")
     keys = choice.model_extra or {}
-    ours = {"embedding_dim", "task", "task_weights"}
+    ours = {"embedding_dim", "task", "task_weights", "negatives_kept"}
     if wrong := sorted(ours & keys.keys()):
         raise ConfError(f"model.body has {', '.join(wrong)}: give these to the model, not to its body")
     whole = {"embedding_dim": conf.embedding_dim, "dropout": conf.dropout, "batch_norm": conf.batch_norm}
