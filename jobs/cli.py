@@ -12,6 +12,7 @@ import yaml
 from rich.table import Table
 
 from features.errors import ConfError, ExitCode
+from jobs import cli_samples
 from jobs.console import Steps, console, people_first
 
 if TYPE_CHECKING:
@@ -158,37 +159,7 @@ def incremental(
         raise typer.Exit(retrain("incremental", warehouse, date, place, overrides, out, truth, resume=resume))
 
 
-@app.command()
-def fit(
-    train: Annotated[str, typer.Option(help="Parquet file, or folder of them, to learn from.")],
-    valid: Annotated[str, typer.Option(help="To stop early on, and judge.")],
-    schema: Annotated[Path, typer.Option(help="YAML: the role of every column.")],
-    model: Annotated[str, typer.Option(help="As in conf/models.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for metrics, checkpoint, export and curves.")],
-    test: Annotated[str | None, typer.Option(help="To judge only.")] = None,
-    conf_: Annotated[
-        Path | None, typer.Option("--conf", help="Training settings instead of conf/models/MODEL.yaml.")
-    ] = None,
-    ranks: Annotated[int, typer.Option("--np", help="Horovod ranks.")] = 1,
-    resume: Resume = False,
-) -> None:
-    """Train a model on your own Parquet: no warehouse, no Spark."""
-    from jobs.fit import FitOptions, show
-    from jobs.fit import fit as fit_samples
-
-    with people_first():
-        options = FitOptions(
-            train=train,
-            valid=valid,
-            test=test,
-            schema=schema,
-            model=model,
-            conf=conf_,
-            out=out,
-            ranks=ranks,
-            resume=resume,
-        )
-        show(fit_samples(options, Steps()))
+cli_samples.add_to(app)
 
 
 @app.command()

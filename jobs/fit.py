@@ -22,13 +22,13 @@ from rich.table import Table
 from features.errors import ConfError, NotReadyError, Problem
 from features.manifest import FIRST_KEY_ID, TRAINSET_FILE, SplitName, TrainSet
 from features.storage import read_bytes, resolve
-from jobs.console import Steps, console
+from jobs.console import Step, Steps, console
 from jobs.launch import launch, training_arguments
 from jobs.settings import TrainingSettings, model_values
 from training import models
 from training.config import TrainConf
 from training.export import export_folder
-from training.run import CURVES_FILE, METRICS_FILE, MODEL_FILE, load_model, read_result
+from training.run import CURVES_FILE, METRICS_FILE, MODEL_FILE, TrainResult, load_model, read_result
 from training.samples.build import build, sample_rows
 from training.samples.files import SplitFiles
 from training.samples.schema import SampleSchema
@@ -54,8 +54,13 @@ class FitOptions:
     @property
     def splits(self) -> dict[SplitName, str]:
         """Split → URL."""
-        given: dict[SplitName, str | None] = {"train": self.train, "valid": self.valid, "test": self.test}
-        return {split: url for split, url in given.items() if url is not None}
+        return given_splits(self.train, self.valid, self.test)
+
+
+def given_splits(train: str, valid: str, test: str | None) -> dict[SplitName, str]:
+    """Split → URL of those that there are."""
+    given: dict[SplitName, str | None] = {"train": train, "valid": valid, "test": test}
+    return {split: url for split, url in given.items() if url is not None}
 
 
 def fit(options: FitOptions, steps: Steps) -> dict[str, Any]:
@@ -68,19 +73,12 @@ def fit(options: FitOptions, steps: Steps) -> dict[str, Any]:
     schema = SampleSchema.load(options.schema)
     values = _model_values(options)
     root = options.out.absolute() / "trainset"
-    trainset = _trainset(options, schema, root, steps)
+    trainset = encoded(schema, options.splits, root, options.out.name, steps)
     conf = conf_for(values, trainset)
     check_model(conf, trainset)
     run = options.out.absolute() / "run"
     with steps.step(f"train {options.model}", live=False) as step:
-        settings = TrainingSettings(ranks=options.ranks, launcher="horovodrun" if options.ranks > 1 else "alone")
-        launch(settings, training_arguments(conf, str(root), str(run), resume=options.resume))
-        result = read_result(Folder(str(run)))
-        if result is None:
-            remedy = "Run the command again with --resume"
-            raise NotReadyError([Problem(table=str(run), what="the training was interrupted", remedy=remedy)])
-        step.rows = result.steps * conf.batch_size
-        step.note = f"{result.rows_per_second or 0:,.0f} rows/s, world size {result.world_size}"
+        train_below(run, conf, root, options.ranks, step, resume=options.resume)
     with steps.step("export"):
         model, _ = load_model(str(run))
         first = next(SplitFiles.below("valid", options.valid).batches(schema.read))
@@ -137,25 +135,43 @@ def check_model(conf: TrainConf, trainset: TrainSet) -> None:
     models.build(conf.model.name, trainset.model_copy(update={"vocabularies": few}), conf.model.conf, conf.seed)
 
 
-def _trainset(options: FitOptions, schema: SampleSchema, root: Path, steps: Steps) -> TrainSet:
-    """Encode the samples, unless that was done with the same files and schema."""
-    made_from = _made_from(options, schema)
+def train_below(run: Path, conf: TrainConf, root: Path, ranks: int, step: Step, *, resume: bool) -> TrainResult:
+    """Train on the encoded samples below `root`.
+
+    Raises:
+        LimelightError: a rank failed.
+        NotReadyError: it was interrupted.
+    """
+    settings = TrainingSettings(ranks=ranks, launcher="horovodrun" if ranks > 1 else "alone")
+    launch(settings, training_arguments(conf, str(root), str(run), resume=resume))
+    result = read_result(Folder(str(run)))
+    if result is None:
+        remedy = "Run the command again with --resume"
+        raise NotReadyError([Problem(table=str(run), what="the training was interrupted", remedy=remedy)])
+    step.rows = result.steps * conf.batch_size
+    step.note = f"{result.rows_per_second or 0:,.0f} rows/s, world size {result.world_size}"
+    return result
+
+
+def encoded(schema: SampleSchema, splits: Mapping[SplitName, str], root: Path, name: str, steps: Steps) -> TrainSet:
+    """Encode the samples below `root`, unless that was done with the same files and schema."""
+    made_from = _made_from(splits, schema)
     known = root / SOURCE_FILE
     if known.is_file() and known.read_text(encoding="utf-8") == made_from:
         return TrainSet.model_validate_json((root / TRAINSET_FILE).read_text(encoding="utf-8"))
     known.unlink(missing_ok=True)
     with steps.step("samples") as step:
-        trainset = build(schema, options.splits, str(root), name=options.out.name, seed=0, report=step.say)
+        trainset = build(schema, splits, str(root), name=name, seed=0, report=step.say)
         step.rows = sum(split.rows for split in trainset.splits.values())
         step.note = f"{trainset.table_rows():,} embedding rows"
     known.write_text(made_from, encoding="utf-8")
     return trainset
 
 
-def _made_from(options: FitOptions, schema: SampleSchema) -> str:
+def _made_from(splits: Mapping[SplitName, str], schema: SampleSchema) -> str:
     """Files with size and time of change, and the schema: another text where a train set is another."""
     files = {}
-    for split, url in options.splits.items():
+    for split, url in splits.items():
         for file in SplitFiles.below(split, url).urls:
             filesystem, path = resolve(file)
             info = filesystem.get_file_info(path)

@@ -9,14 +9,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
+from jobs.drawing import GRID, INK, MUTED, PALETTE, WIDTH, Scale, path, svg, text, x_axis
 from training.bootstrap import Interval
 from training.calibration_curve import Bin
 
-WIDTH = 420
-PALETTE = ("#2563eb", "#d9480f", "#2b8a3e", "#862e9c", "#0b7285", "#a61e4d", "#5c940d", "#495057")
-INK, MUTED, GRID, HEAT = "#1f2933", "#66717d", "#e4e8ec", "#e8890c"
+HEAT = "#e8890c"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,29 +29,6 @@ class AucBar:
     ceiling: float | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Scale:
-    """A linear map from values [low, high] to units [start, end]."""
-
-    low: float
-    high: float
-    start: float
-    end: float
-
-    def __call__(self, value: float) -> float:
-        """Place of a value."""
-        share = (value - self.low) / (self.high - self.low)
-        return round(self.start + share * (self.end - self.start), 2)
-
-    def ticks(self, about: int = 4) -> list[float]:
-        """Round values, about so many of them."""
-        rough = (self.high - self.low) / about
-        power = 10 ** math.floor(math.log10(rough))
-        step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= rough * 0.999)
-        first = math.ceil(self.low / step - 1e-9)
-        return [round(i * step, 10) for i in range(first, math.floor(self.high / step + 1e-9) + 1)]
-
-
 def auc_bars(bars: Sequence[AucBar]) -> Markup:
     """Horizontal bars from 0.5 (chance) to the AUC."""
     known = [value for bar in bars for value in (bar.auc, bar.heat, bar.ceiling) if value is not None]
@@ -61,30 +37,30 @@ def auc_bars(bars: Sequence[AucBar]) -> Markup:
     x = Scale(low=min([0.5, *known, *lows]), high=min(1.0, max([0.6, *known]) + 0.02), start=116, end=WIDTH - 50)
     row, top = 30, 8
     bottom = top + row * len(bars)
-    parts = _x_axis(x, top, bottom, "AUC on the gate day (0.5 = chance)", digits=2)
+    parts = x_axis(x, top, bottom, "AUC on the gate day (0.5 = chance)", digits=2)
     for place, bar in enumerate(bars):
         parts += _auc_bar(bar, x, top + place * row)
-    return _svg(parts, bottom + 40, "AUC of each task beside the heat baseline and the ceiling")
+    return svg(parts, bottom + 40, "AUC of each task beside the heat baseline and the ceiling")
 
 
 def _auc_bar(bar: AucBar, x: Scale, top: float) -> list[str]:
     middle = top + 14
-    parts = [_text(108, middle + 4.5, bar.label, anchor="end", size=12.5)]
+    parts = [text(108, middle + 4.5, bar.label, anchor="end", size=12.5)]
     if bar.auc is None:
-        return [*parts, _text(x(x.low) + 6, middle + 4, "undefined", colour=MUTED)]
+        return [*parts, text(x(x.low) + 6, middle + 4, "undefined", colour=MUTED)]
     left, right = sorted((x(0.5), x(bar.auc)))
     parts.append(f'<rect x="{left}" y="{top + 6}" width="{right - left:.2f}" height="16" rx="2" fill="{PALETTE[0]}"/>')
     end = right
     if bar.interval is not None:
         low, high = x(bar.interval.low), x(bar.interval.high)
         end = max(end, high)
-        parts.append(_path([(low, middle), (high, middle)], INK, 1.4))
-        parts += [_path([(at, middle - 4), (at, middle + 4)], INK, 1.4) for at in (low, high)]
+        parts.append(path([(low, middle), (high, middle)], INK, 1.4))
+        parts += [path([(at, middle - 4), (at, middle + 4)], INK, 1.4) for at in (low, high)]
     for value, colour, dash in ((bar.heat, HEAT, ""), (bar.ceiling, INK, "3 2")):
         if value is not None:
             end = max(end, x(value))
-            parts.append(_path([(x(value), top + 2), (x(value), top + 26)], colour, 2.6, dash))
-    parts.append(_text(end + 6, middle + 4.5, f"{bar.auc:.3f}", size=12.5, weight=600))
+            parts.append(path([(x(value), top + 2), (x(value), top + 26)], colour, 2.6, dash))
+    parts.append(text(end + 6, middle + 4.5, f"{bar.auc:.3f}", size=12.5, weight=600))
     return parts
 
 
@@ -95,28 +71,28 @@ def reliability(name: str, bins: Sequence[Bin]) -> Markup:
     x = Scale(low=0, high=high, start=left, end=size - 8)
     y = Scale(low=0, high=high, start=size - 36, end=top)
     digits = max(0, 1 - math.floor(math.log10(high * 100)))
-    parts = [_text(left, 14, name, size=12.5, weight=600)]
+    parts = [text(left, 14, name, size=12.5, weight=600)]
     for tick in x.ticks(3):
         share = f"{tick * 100:.{digits}f}"
         parts += [
-            _path([(x(tick), y(0)), (x(tick), top)], GRID, 1),
-            _path([(left, y(tick)), (x.end, y(tick))], GRID, 1),
+            path([(x(tick), y(0)), (x(tick), top)], GRID, 1),
+            path([(left, y(tick)), (x.end, y(tick))], GRID, 1),
         ]
-        parts.append(_text(x(tick), size - 22, share, anchor="middle", size=10, colour=MUTED))
-        parts.append(_text(left - 4, y(tick) + 3.5, share, anchor="end", size=10, colour=MUTED))
-    parts.append(_path([(x(0), y(0)), (x(high), y(high))], MUTED, 1, "4 3"))
+        parts.append(text(x(tick), size - 22, share, anchor="middle", size=10, colour=MUTED))
+        parts.append(text(left - 4, y(tick) + 3.5, share, anchor="end", size=10, colour=MUTED))
+    parts.append(path([(x(0), y(0)), (x(high), y(high))], MUTED, 1, "4 3"))
     for b in bins:
         parts += [
-            _path([(x(b.predicted), y(b.low)), (x(b.predicted), y(b.high))], PALETTE[0], 1.4),
+            path([(x(b.predicted), y(b.low)), (x(b.predicted), y(b.high))], PALETTE[0], 1.4),
             f'<circle cx="{x(b.predicted)}" cy="{y(b.observed)}" r="3" fill="{PALETTE[0]}"/>',
         ]
-    parts.append(_text((left + size) / 2, size - 6, "predicted, %", anchor="middle", size=10.5, colour=MUTED))
+    parts.append(text((left + size) / 2, size - 6, "predicted, %", anchor="middle", size=10.5, colour=MUTED))
     middle = (top + size - 36) / 2
     parts.append(
         f'<text x="11" y="{middle}" transform="rotate(-90 11 {middle})" text-anchor="middle" '
         f'font-size="10.5" fill="{MUTED}">observed, %</text>'
     )
-    return _svg(parts, size, f"Calibration of {name}", width=size)
+    return svg(parts, size, f"Calibration of {name}", width=size)
 
 
 def lines(series: Mapping[str, Sequence[float | None]], y_label: str, digits: int) -> Markup:
@@ -131,50 +107,21 @@ def lines(series: Mapping[str, Sequence[float | None]], y_label: str, digits: in
     legend = 18 * math.ceil(len(drawn) / columns)
     x = Scale(low=1, high=max(epochs, 2), start=52, end=WIDTH - 12)
     y = Scale(low=min(values) - 0.08 * spread, high=max(values) + 0.08 * spread, start=190 + legend, end=legend + 22)
-    parts = [_text(4, 13, y_label, size=12, colour=MUTED)]
+    parts = [text(4, 13, y_label, size=12, colour=MUTED)]
     for tick in y.ticks():
-        parts.append(_path([(x.start, y(tick)), (x.end, y(tick))], GRID, 1))
-        parts.append(_text(x.start - 6, y(tick) + 4, f"{tick:.{digits}f}", anchor="end", size=11, colour=MUTED))
+        parts.append(path([(x.start, y(tick)), (x.end, y(tick))], GRID, 1))
+        parts.append(text(x.start - 6, y(tick) + 4, f"{tick:.{digits}f}", anchor="end", size=11, colour=MUTED))
     parts += [
-        _text(x(epoch), y.start + 16, str(epoch), anchor="middle", size=11, colour=MUTED)
+        text(x(epoch), y.start + 16, str(epoch), anchor="middle", size=11, colour=MUTED)
         for epoch in range(1, epochs + 1, max(1, math.ceil(epochs / 10)))
     ]
-    parts.append(_text((x.start + x.end) / 2, y.start + 33, "epoch", anchor="middle", size=12, colour=MUTED))
+    parts.append(text((x.start + x.end) / 2, y.start + 33, "epoch", anchor="middle", size=12, colour=MUTED))
     for place, (name, line) in enumerate(drawn.items()):
         colour = PALETTE[place % len(PALETTE)]
         points = [(x(epoch), y(value)) for epoch, value in enumerate(line, start=1) if value is not None]
-        parts.append(_path(points, colour, 2))
+        parts.append(path(points, colour, 2))
         parts += [f'<circle cx="{a}" cy="{b}" r="2.6" fill="{colour}"/>' for a, b in points]
         at, below = 8 + (place % columns) * 102, 28 + 18 * (place // columns)
         parts.append(f'<rect x="{at}" y="{below - 8}" width="10" height="10" rx="2" fill="{colour}"/>')
-        parts.append(_text(at + 15, below + 1, name, size=11.5))
-    return _svg(parts, y.start + 40, f"{y_label} by epoch")
-
-
-def _x_axis(x: Scale, top: float, bottom: float, label: str, *, digits: int) -> list[str]:
-    parts = []
-    for tick in x.ticks():
-        parts.append(_path([(x(tick), top), (x(tick), bottom)], GRID, 1))
-        parts.append(_text(x(tick), bottom + 15, f"{tick:.{digits}f}", anchor="middle", size=11, colour=MUTED))
-    parts.append(_text((x.start + x.end) / 2, bottom + 33, label, anchor="middle", size=12, colour=MUTED))
-    return parts
-
-
-def _text(
-    x: float, y: float, text: str, *, anchor: str = "start", size: float = 12, colour: str = INK, weight: int = 400
-) -> str:
-    return (
-        f'<text x="{x}" y="{y}" text-anchor="{anchor}" font-size="{size}" font-weight="{weight}" '
-        f'fill="{colour}">{escape(text)}</text>'
-    )
-
-
-def _path(points: Sequence[tuple[float, float]], colour: str, width: float, dash: str = "") -> str:
-    steps = " ".join(f"{'M' if i == 0 else 'L'}{x} {y}" for i, (x, y) in enumerate(points))
-    dashed = f' stroke-dasharray="{dash}"' if dash else ""
-    return f'<path d="{steps}" fill="none" stroke="{colour}" stroke-width="{width}"{dashed}/>'
-
-
-def _svg(parts: Sequence[str], height: float, title: str, width: int = WIDTH) -> Markup:
-    opening = f'<svg viewBox="0 0 {width} {height:g}" role="img" aria-label="{escape(title)}">'
-    return Markup(opening + "".join(parts) + "</svg>")  # every text went through escape
+        parts.append(text(at + 15, below + 1, name, size=11.5))
+    return svg(parts, y.start + 40, f"{y_label} by epoch")

@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 
 from features.errors import ConfError
 from features.manifest import SplitName
+from training.calibration import CalibrationConf
 from training.optim import OptimConf
 
 
@@ -98,6 +99,7 @@ class TrainConf(_Conf):
         judge_train: score the train split, too, once training is over.
         sampled_splits: splits whose negatives are a sample (`model.negatives_kept`): their figures weigh them back.
         plateau: None leaves the learning rates as they are.
+        calibration: of probabilities, fitted on half of the valid split once training is over (training.calibration).
     """
 
     model: ModelChoice
@@ -112,6 +114,7 @@ class TrainConf(_Conf):
     feed_threads: int = Field(default=2, ge=1)
     judge_train: bool = False
     sampled_splits: tuple[SplitName, ...] = ("train",)
+    calibration: CalibrationConf = CalibrationConf()
     optim: OptimConf = OptimConf()
     early_stopping: EarlyStopping = EarlyStopping()
     plateau: Plateau | None = None

@@ -47,6 +47,16 @@ class Scored:
     labels: Tensor
     weights: Tensor
 
+    def where(self, kept: Tensor) -> Scored:
+        """The rows for which `kept` [n] holds."""
+        return Scored(
+            row_id=self.row_id[kept],
+            group=self.group[kept],
+            scores=self.scores[kept],
+            labels=self.labels[kept],
+            weights=self.weights[kept],
+        )
+
 
 @torch.no_grad()
 def score(
@@ -101,21 +111,28 @@ def _check_finite(scored: Scored, tasks: Sequence[str], exchange: Exchange) -> N
         raise DataError(problems)
 
 
+def gathered(scored: Scored, exchange: Exchange) -> Scored:
+    """All ranks' rows, ascending by row_id; a collective call, every rank gets them."""
+    ids = exchange.gather_rows(torch.stack([scored.row_id, scored.group], dim=1))
+    values = exchange.gather_rows(torch.cat([scored.scores, scored.labels, scored.weights], dim=1))
+    order = ids[:, 0].argsort()
+    row_id, group = ids[order].unbind(dim=1)
+    scores, labels, weights = values[order].chunk(3, dim=1)
+    return Scored(row_id=row_id, group=group, scores=scores, labels=labels, weights=weights)
+
+
 def write_predictions(folder: Folder, name: str, scored: Scored, tasks: Sequence[str], exchange: Exchange) -> None:
     """One Parquet file of all ranks' rows, ascending by row_id; a collective call, written by rank 0.
 
     Columns: row_id, group; per task the probability, the label and the weight (0 = masked).
     """
-    ids = exchange.gather_rows(torch.stack([scored.row_id, scored.group], dim=1))
-    values = exchange.gather_rows(torch.cat([scored.scores, scored.labels, scored.weights], dim=1))
+    every = gathered(scored, exchange)
     if not exchange.world.is_first:
         return
-    order = ids[:, 0].argsort()
-    rows, figures = ids[order].numpy(), values[order].numpy()
-    columns = {ROW_ID_COLUMN: rows[:, 0], GROUP_COLUMN: rows[:, 1]}
-    for kind, named in enumerate((score_column, label_column, mask_column)):
+    columns = {ROW_ID_COLUMN: every.row_id.numpy(), GROUP_COLUMN: every.group.numpy()}
+    for named, values in ((score_column, every.scores), (label_column, every.labels), (mask_column, every.weights)):
         for place, task in enumerate(tasks):
-            columns[named(task)] = np.ascontiguousarray(figures[:, kind * len(tasks) + place])
+            columns[named(task)] = np.ascontiguousarray(values[:, place].numpy())
     buffer = io.BytesIO()
     pq.write_table(pa.table(columns), buffer)
     folder.write(name, buffer.getvalue())

@@ -1,7 +1,8 @@
 """PyTorch → ONNX, and the published folder around it.
 
 The graph has no position tower: `Batch.position` is None while it is traced. Its inputs are named as in
-`training.scorer.graph_inputs`; its outputs are `logits` and `probabilities`, both [n, T]; n is free.
+`training.scorer.graph_inputs`; its outputs are `logits` and `probabilities`, both [n, T]; n is free. Logits are as
+trained; probabilities are calibrated if the model is, and MANIFEST.json says how.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from features.errors import GateStoppedError
 from features.manifest import OOV_ID, PADDING_ID, TRAINSET_FILE, TrainSet, sequence_column, vector_column
 from features.storage import read_bytes
 from training.batch import Batch
-from training.modeling.base import RankingModel
+from training.modeling.base import RankingModel, Target
 from training.published import (
     EXAMPLES_FILE,
     GRAPH_FILE,
@@ -172,11 +173,12 @@ def _check_graph(model: RankingModel, trainset: TrainSet, folder: Path) -> None:
     }
     wrong = []
     for case, inputs in cases.items():
-        wanted, _ = torch_scores(model, trainset, inputs)
-        seen, _ = run_graph(session, inputs, len(inputs[IDS]), width=wanted.shape[1])
-        difference = float(np.abs(seen - wanted).max())
-        if not difference <= MAX_LOGIT_DIFFERENCE:  # NaN is wrong, too
-            wrong.append(f"{case}: logits differ by {difference:.3g}")
+        wanted = torch_scores(model, trainset, inputs)
+        seen = run_graph(session, inputs, len(inputs[IDS]), width=wanted[0].shape[1])
+        for name, ours, theirs in zip((LOGITS, PROBABILITIES), wanted, seen, strict=True):
+            difference = float(np.abs(theirs - ours).max())
+            if not difference <= MAX_LOGIT_DIFFERENCE:  # NaN is wrong, too
+                wrong.append(f"{case}: {name} differ by {difference:.3g}")
     if wrong:
         raise GateStoppedError("the exported graph does not compute what the model does: " + "; ".join(wrong))
 
@@ -204,7 +206,7 @@ def export_folder(
         _copy_artefacts(trainset, root, draft)
         (draft / MODEL_FILE).write_text(json.dumps(dict(card), indent=1, sort_keys=True))
         _write_examples(model, trainset, samples, draft)
-        outputs = tuple(Output(name=target.name, all_of=target.all_of) for target in model.targets_of)
+        outputs = tuple(_output(model, target) for target in model.targets_of)
         contents = seal(draft, str(card.get("name", type(model).__name__)), outputs)
         if folder.exists():
             shutil.rmtree(folder)
@@ -212,6 +214,12 @@ def export_folder(
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return contents
+
+
+def _output(model: RankingModel, target: Target) -> Output:
+    layer = model.calibration
+    how = None if layer is None else layer.calibration.how(target.name)
+    return Output(name=target.name, all_of=target.all_of, calibration=how)
 
 
 def _copy_artefacts(trainset: TrainSet, root: str, folder: Path) -> None:

@@ -45,10 +45,14 @@ class PublishedFile(Frozen):
 
 
 class Output(Frozen):
-    """A column of the graph's outputs: the probability that ALL of these labels are 1."""
+    """A column of the graph's outputs: the probability that ALL of these labels are 1.
+
+    `calibration` is what `probabilities` went through after the sigmoid of `logits`; see training.calibration.
+    """
 
     name: str
     all_of: tuple[str, ...] = Field(min_length=1)
+    calibration: Literal["isotonic", "platt", "product"] | None = None
 
 
 class Contents(Frozen):
@@ -60,8 +64,8 @@ class Contents(Frozen):
     files: tuple[PublishedFile, ...]
 
     def digest(self) -> str:
-        """One digest of the whole folder."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        """One digest of the whole folder; what is None counts as absent, as older manifests have it."""
+        return hashlib.sha256(self.model_dump_json(exclude_none=True).encode()).hexdigest()
 
 
 def sha256(path: Path) -> str:

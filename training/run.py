@@ -8,6 +8,7 @@ Below `out_url`, written by rank 0:
     model.safetensors           weights of the best epoch, and optimiser.safetensors its state
     model.json                  name, settings, tasks and what each predicts, best epoch
     predictions-<split>.parquet see training.evaluation, for every split that is judged
+    calibration.json            the curves of calibrated probabilities, if conf asks for them
     metrics.json                split → task → figures
     curves.json                 one record per epoch
     result.json                 last of all: the training is complete
@@ -30,8 +31,9 @@ from torch import Tensor
 from features.errors import DataError, Problem
 from features.manifest import TRAINSET_FILE, Frozen, SplitName, TrainSet
 from training import checkpoint, models
+from training.calibration import CALIBRATION_FILE, Calibration, CalibrationLayer, fit, fitted_on
 from training.config import TrainConf
-from training.evaluation import Figures, judge, score, write_predictions
+from training.evaluation import Figures, Scored, gathered, judge, score, write_predictions
 from training.exchange import Exchange, open_exchange
 from training.feed import Feed
 from training.judgement import Record
@@ -52,7 +54,17 @@ CHECKPOINTS, BEST = "checkpoints", "best"
 MODEL_FILE, WEIGHTS_FILE, OPTIMISER_FILE = "model.json", "model.safetensors", "optimiser.safetensors"
 METRICS_FILE, CURVES_FILE, RESULT_FILE, RUN_FILE = "metrics.json", "curves.json", "result.json", "run.json"
 TABLE_WEIGHT = "table.weight"
-_WRITTEN = (CHECKPOINTS, BEST, MODEL_FILE, WEIGHTS_FILE, OPTIMISER_FILE, METRICS_FILE, CURVES_FILE, RESULT_FILE)
+_WRITTEN = (
+    CHECKPOINTS,
+    BEST,
+    MODEL_FILE,
+    WEIGHTS_FILE,
+    OPTIMISER_FILE,
+    CALIBRATION_FILE,
+    METRICS_FILE,
+    CURVES_FILE,
+    RESULT_FILE,
+)
 
 
 class TrainResult(Frozen):
@@ -229,12 +241,33 @@ class _Training:
         """Figures of a split by the model as it is, none for a split without rows; `keep` writes predictions down."""
         if split not in self.trainset.splits or self.trainset.splits[split].rows == 0:
             return {}
-        model = self.learner.model
-        feed, sampled = self._feed(split, self.conf.evaluation_batch_size), split in self.conf.sampled_splits
-        scored = score(model, feed, self.device, self.dtype, sampled=sampled)
+        model, scored = self.learner.model, self._scored(split)
+        if split == "valid" and model.calibration is not None:
+            scored = scored.where(~fitted_on(scored.row_id))
         if keep:
             write_predictions(self.out, f"predictions-{split}.parquet", scored, model.tasks, self.exchange)
         return judge(scored, model.tasks, self.exchange)
+
+    def _scored(self, split: SplitName) -> Scored:
+        feed, sampled = self._feed(split, self.conf.evaluation_batch_size), split in self.conf.sampled_splits
+        return score(self.learner.model, feed, self.device, self.dtype, sampled=sampled)
+
+    def _calibrate(self) -> None:
+        """Fit curves on one half of the valid split, and put them into the model; the other half stays for judging."""
+        kind, model = self.conf.calibration.kind, self.learner.model
+        if kind is None or self.trainset.splits["valid"].rows == 0:
+            return
+        scored = self._scored("valid")
+        chosen = fitted_on(scored.row_id)
+        before = judge(scored.where(~chosen), model.tasks, self.exchange)
+        rows, found = gathered(scored.where(chosen), self.exchange), None
+        if self.exchange.world.is_first:
+            found = fit(kind, model.targets_of, rows.scores.numpy(), rows.labels.numpy(), rows.weights.numpy())
+            found = found.model_copy(update={"uncalibrated": {task: f.as_dict() for task, f in before.items()}})
+            self.out.write(CALIBRATION_FILE, found.model_dump_json(indent=1).encode())
+        found = self.exchange.broadcast_object(found)
+        assert found is not None
+        model.calibration = CalibrationLayer(found).to(self.device)
 
     def _keep_best(self, epoch: int) -> None:
         if self.exchange.world.is_first:
@@ -276,6 +309,7 @@ class _Training:
         """Evaluate the best epoch, and write the results down, `result.json` last."""
         weights = self.out.read(f"{BEST}/{result.best_epoch}.{WEIGHTS_FILE}")
         self.learner.model.load_state_dict(load_tensors(weights))
+        self._calibrate()
         splits: tuple[SplitName, ...] = ("valid", "gate", "test")
         if self.conf.judge_train:
             splits = ("train", *splits)
@@ -304,9 +338,15 @@ class _Training:
             "tasks": list(result.tasks),
             "predicts": {target.name: list(target.all_of) for target in self.learner.model.targets_of},
             "best_epoch": result.best_epoch,
+            "calibration": self._calibrated_how(),
             "trainset": self.trainset.name,
             "run_id": result.run_id,
         }
+
+    def _calibrated_how(self) -> dict[str, str | None]:
+        """Target → what its probabilities went through, as in the published manifest; {} without calibration."""
+        layer = self.learner.model.calibration
+        return {} if layer is None else {task: layer.calibration.how(task) for task in layer.calibration.targets}
 
 
 def read_trainset(url: str) -> TrainSet:
@@ -333,6 +373,8 @@ def load_model(out_url: str) -> tuple[models.RankingModel, TrainSet]:
     trainset = TrainSet.model_validate_json(folder.read(TRAINSET_FILE))
     model = models.build(conf.model.name, trainset, conf.model.conf, conf.seed)
     model.to(getattr(torch, conf.precision)).load_state_dict(load_tensors(folder.read(WEIGHTS_FILE)))
+    if CALIBRATION_FILE in folder.names():
+        model.calibration = CalibrationLayer(Calibration.model_validate_json(folder.read(CALIBRATION_FILE)))
     return model.eval(), trainset
 
 

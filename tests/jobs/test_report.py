@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from features.errors import DataError
+from jobs.drawing import Scale
 from jobs.report import PREDICTIONS_FILE, ModelEvidence, read_evidence, write_report
-from jobs.report_charts import AucBar, Scale, auc_bars, lines, reliability
+from jobs.report_charts import AucBar, auc_bars, lines, reliability
 from jobs.summary import GateSummary, PublishedVersion, StageTime, Summary, TaskSummary
 from tests.training.test_gate import CONF, OLDER, N, World
 from training.bootstrap import Judged

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from features.errors import ConfError, DataError, Problem
 from features.manifest import Frozen, Task, TrainSet
 from training.batch import Batch
+from training.calibration import CalibrationLayer
 from training.modeling.embedding import EmbeddingTable
 from training.modeling.inputs import InputLayer
 from training.modeling.layers import CrossRank, PositionTower, SumAcrossRanks
@@ -70,6 +71,7 @@ class RankingModel(nn.Module, ABC):
         tasks: their names.
         table: the shared embedding table, with sparse gradients.
         input: from Batch to fields and dense numbers.
+        calibration: of the probabilities, once it was fitted.
     """
 
     auxiliary_weight: float = 0.0
@@ -109,6 +111,7 @@ class RankingModel(nn.Module, ABC):
         self.task_weights: Tensor
         self.position: PositionTower | None = None
         self._sampling = Sampling({target.name: target.all_of for target in self.targets_of}, conf.negatives_kept)
+        self.calibration: CalibrationLayer | None = None
 
     def add_position_tower(self, inputs: TrainSet, tasks: Iterable[Task]) -> None:
         """Give the logits of these tasks a position tower, if the train set has positions."""
@@ -153,9 +156,13 @@ class RankingModel(nn.Module, ABC):
         return label, weight
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Logits [n, T_model] → probabilities [n, T_model], corrected for negatives that were left out."""
+        """Logits [n, T_model] → probabilities [n, T_model], corrected for negatives left out, then calibrated."""
         corrected: Tensor = self._sampling(logits)
-        return corrected
+        if self.calibration is None:
+            return corrected
+        smallest = torch.finfo(logits.dtype).eps
+        calibrated: Tensor = self.calibration(torch.logit(corrected, smallest) if self._sampling.corrects else logits)
+        return calibrated
 
     def rows_before_sampling(self, batch: Batch) -> Tensor:
         """[n, T_model] how many rows there were before sampling for each that is there."""

@@ -1,0 +1,121 @@
+"""Commands on somebody's own samples: no warehouse, no Spark. `jobs/cli.py` adds them to `limelight`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from jobs.console import Steps, console, people_first
+
+Train = Annotated[str, typer.Option(help="Parquet file, or folder of them, to learn from.")]
+Valid = Annotated[str, typer.Option(help="To stop early on, and judge.")]
+Test = Annotated[str | None, typer.Option(help="To judge only.")]
+Schema = Annotated[Path, typer.Option(help="YAML: the role of every column.")]
+Ranks = Annotated[int, typer.Option("--np", help="Horovod ranks.")]
+
+
+def fit(
+    train: Train,
+    valid: Valid,
+    schema: Schema,
+    model: Annotated[str, typer.Option(help="As in conf/models.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for metrics, checkpoint, export and curves.")],
+    test: Test = None,
+    conf_: Annotated[
+        Path | None, typer.Option("--conf", help="Training settings instead of conf/models/MODEL.yaml.")
+    ] = None,
+    ranks: Ranks = 1,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with trainings that were cut off.")] = False,
+) -> None:
+    """Train a model on your own Parquet: no warehouse, no Spark."""
+    from jobs.fit import FitOptions, show
+    from jobs.fit import fit as fit_samples
+
+    with people_first():
+        options = FitOptions(
+            train=train,
+            valid=valid,
+            test=test,
+            schema=schema,
+            model=model,
+            conf=conf_,
+            out=out,
+            ranks=ranks,
+            resume=resume,
+        )
+        show(fit_samples(options, Steps()))
+
+
+def compare(
+    train: Train,
+    valid: Valid,
+    schema: Schema,
+    models: Annotated[str, typer.Option(help="Names as in conf/models, by commas; or all-that-fit.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for compare.json, .md, .svg, and the trainings.")],
+    test: Test = None,
+    confs: Annotated[
+        Path | None, typer.Option(help="Folder of NAME.yaml instead of conf/models; several may be of one model.")
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="The label that models of one task learn.")] = None,
+    ranks: Ranks = 1,
+) -> None:
+    """Train several models on the same samples: one table, one picture. What was trained already is taken over."""
+    from jobs.compare import CompareOptions, parse_models
+    from jobs.compare import compare as compare_models
+
+    with people_first():
+        options = CompareOptions(
+            train=train,
+            valid=valid,
+            test=test,
+            schema=schema,
+            models=parse_models(models),
+            confs=confs,
+            task=task,
+            out=out,
+            ranks=ranks,
+        )
+        comparison = compare_models(options, Steps())
+        console.print(comparison.table())
+        for note in comparison.notes():
+            console.print(f"[yellow]note[/] {note}", soft_wrap=True)
+        raise typer.Exit(1 if comparison.failed else 0)
+
+
+def explain(
+    model: Annotated[Path, typer.Argument(help="Folder of `fit`, or OUT/models/NAME of `compare`.")],
+    split: Annotated[
+        Literal["train", "valid", "test"] | None, typer.Option(help="Test by default, valid where there is none.")
+    ] = None,
+    by: Annotated[list[str], typer.Option(help="Figures per value of this column; may be repeated.")] = [],  # noqa: B006
+    repeats: Annotated[int, typer.Option(min=1, help="Permutations of each group.")] = 5,
+    seed: Annotated[int, typer.Option(help="Of the permutations, and of the rows drawn.")] = 0,
+    rows: Annotated[int, typer.Option(min=1, help="At most so many rows are permuted.")] = 200_000,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for explain.json, .svg; MODEL/explain by default.")
+    ] = None,
+) -> None:
+    """Which inputs a trained model lives on (loss of AUC when permuted), and figures by segment."""
+    from jobs.explain import ExplainOptions, tables
+    from jobs.explain import explain as explain_model
+
+    with people_first():
+        options = ExplainOptions(
+            model=model,
+            split=split,
+            repeats=repeats,
+            seed=seed,
+            rows=rows,
+            by=tuple(by),
+            out=out or model / "explain",
+        )
+        for table in tables(explain_model(options, Steps())):
+            console.print(table)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Give an application these commands."""
+    for command in (fit, compare, explain):
+        app.command()(command)
