@@ -1,6 +1,7 @@
 """`make bench-accuracy`: how good the models are where that is known; → build/bench/accuracy.json.
 
 parity   the largest differences from independent code, as `make parity` has written them
+ceiling  every model on simulated logs: how far it gets towards the AUC of the true probability (hours; resumable)
 census   AUC of both tasks of Census-Income for the models of many tasks, three seeds, beside a tuned LightGBM
 """
 
@@ -18,11 +19,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import census
+from benchmarks import ceiling, census
+from training import models
 
 ROOT = Path(__file__).resolve().parents[1]
 PEERS_PYTHON = ROOT / ".venv-parity" / "bin" / "python"
-PARTS = ("parity", "census")
+PARTS = ("parity", "census", "ceiling")
 console = Console(highlight=False)
 
 
@@ -32,6 +34,8 @@ def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--seeds", type=int, nargs="+", default=(1, 2, 3))
     parser.add_argument("--census", type=Path, help="folder of census-income.data.gz and columns.txt")
+    parser.add_argument("--impressions", type=int, default=2_000_000, help="of the part ceiling")
+    parser.add_argument("--models", nargs="+", default=models.names(), help="of the part ceiling")
     parser.add_argument("--out", type=Path, default=Path("build/bench"))
     return parser.parse_args(arguments)
 
@@ -61,6 +65,11 @@ def show(found: dict[str, Any]) -> None:
             for peer, seen in peers.items():
                 table.add_row(model, peer, f"{seen['max_logit_diff']:.1e}", f"{seen['max_grad_diff']:.1e}")
         console.print(table)
+    if "ceiling" in found:
+        table = Table("model", "AUC", "ceiling", "share of the way", title=f"Simulated logs, {ceiling.TASK}")
+        for model, seen in sorted(found["ceiling"].items(), key=lambda pair: -pair[1]["ratio"]):
+            table.add_row(model, f"{seen['auc']:.4f}", f"{seen['ceiling']:.4f}", f"{seen['ratio']:.3f}")
+        console.print(table)
     if "census" in found:
         table = Table("model", *census.TASKS, title="Census-Income, AUC on test (range over seeds)")
         for model, tasks in found["census"].items():
@@ -84,6 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found["parity"] = json.loads((options.out / "parity.json").read_text(encoding="utf-8"))
     if "census" in options.parts:
         found["census"] = census_table(options)
+    if "ceiling" in options.parts:
+        found["ceiling"] = ceiling.measure(options.out, options.impressions, options.models, console.print)
     found["machine"] = {"platform": platform.platform(), "python": platform.python_version()}
     target.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     show(found)
