@@ -54,7 +54,7 @@ test-spark4:  ## Run the tests that use Spark on Spark 4.0, in .venv-spark4 (nee
 .PHONY: parity
 parity:  ## Our models beside DeepCTR-Torch, FuxiCTR and torch-rechub with equal weights, in .venv-parity
 	$(set_up) --profile parity
-	@.venv-parity/bin/python -m pytest tests/parity --confcutdir tests/parity -rs --figures build/bench/parity.json $(ARGS)
+	@OMP_NUM_THREADS=1 .venv-parity/bin/python -m pytest tests/parity --confcutdir tests/parity -rs --figures build/bench/parity.json $(ARGS)
 
 .PHONY: bench-features
 bench-features:  ## What a day's features cost: carried, in bulk, in DuckDB → build/bench/features.json (ARGS="--help" for sizes)

@@ -246,6 +246,7 @@ def draw_weights(pair: Pair, batch: Batch, *, is_training: bool = False) -> None
     _check_all_linked(pair, ours, theirs)
     linked = _linked_entries(pair, ours)
     pair.ours.train(is_training)
+    averages = {name: buffer.clone() for name, buffer in pair.ours.named_buffers()}
     with torch.no_grad():
         for deviation, seed in product(DRAWN_WITH, range(SEEDS)):
             random = torch.Generator().manual_seed(seed)
@@ -257,6 +258,8 @@ def draw_weights(pair: Pair, batch: Batch, *, is_training: bool = False) -> None
             logits = pair.ours(batch)
             if logits.std(dim=0).min() >= LEAST_DEVIATION and logits.abs().max() <= LARGEST_LOGIT:
                 break
+        for name, buffer in pair.ours.named_buffers():
+            buffer.copy_(averages[name])  # a try in train mode has moved them, and the peer's have not moved
         _draw_averages(pair)
         for link in pair.links:
             link.of_theirs(theirs).copy_(link.of_ours(ours))

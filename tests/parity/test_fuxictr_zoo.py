@@ -161,7 +161,8 @@ def dien() -> Case:
         for kind in ("weight", "bias"):
             cell = f"evolving_modules.0.gru_cell.{theirs}.{kind}"
             links.append(Link(ours=f"{ours}.evolve.{part}.{kind}", theirs=cell, as_theirs=update_first))
-    return case("dien", inputs, like_the_paper(peer), links, logits=long_logits, hidden=HIDDEN)
+    # the peer has no loss of its own
+    return case("dien", inputs, like_the_paper(peer), links, logits=long_logits, hidden=HIDDEN, auxiliary_weight=0.0)
 
 
 CASES = (final_mlp, dcn_v2, dcn_v2_stacked, din, din_short_of_events, din_normalised, dien)
