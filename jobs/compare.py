@@ -18,13 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from features.errors import ConfError, DataError, LimelightError, Problem
 from features.manifest import SplitName, TrainSet
 from jobs.comparison import ComparedModel, Comparison
 from jobs.console import Steps, console, errors
-from jobs.fit import SOURCE_FILE, conf_for, encoded, given_splits, judged_splits, train_below
+from jobs.fit import SOURCE_FILE, conf_for, encoded, given_splits, judged_splits, train_below, values_in
 from jobs.settings import model_values
 from pipeline.config import conf_folder
 from training import models
@@ -124,10 +122,7 @@ def _values(name: str, options: CompareOptions) -> dict[str, Any]:
     if options.confs is None:
         values = model_values(name)
     else:
-        path = options.confs / f"{name}.yaml"
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if not isinstance(values, dict) or not isinstance(values.get("model"), dict):
-            raise ConfError(f"{path} has no mapping `model`; conf/models has one per model")
+        values = values_in(options.confs / f"{name}.yaml")
         values["model"].setdefault("name", name)
     if options.task is not None and "task" in values["model"]:
         values["model"]["task"] = options.task

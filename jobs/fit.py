@@ -97,14 +97,24 @@ def fit(options: FitOptions, steps: Steps) -> dict[str, Any]:
 def _model_values(options: FitOptions) -> dict[str, Any]:
     if options.conf is None:
         return model_values(options.model)
-    if not options.conf.is_file():
-        raise ConfError(f"no training conf at {options.conf}; conf/models has one per model")
-    values = yaml.safe_load(options.conf.read_text(encoding="utf-8"))
-    if not isinstance(values, dict) or not isinstance(values.get("model"), dict):
-        raise ConfError(f"{options.conf} has no mapping `model`; conf/models has one per model")
+    values = values_in(options.conf)
     if values["model"].get("name", options.model) != options.model:
         raise ConfError(f"--model is {options.model}, {options.conf} is of {values['model']['name']}")
     values["model"]["name"] = options.model
+    return values
+
+
+def values_in(path: Path) -> dict[str, Any]:
+    """What a file like those in conf/models holds.
+
+    Raises:
+        ConfError: no such file, or no mapping `model` in it.
+    """
+    if not path.is_file():
+        raise ConfError(f"no training conf at {path}; conf/models has one per model")
+    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not isinstance(values, dict) or not isinstance(values.get("model"), dict):
+        raise ConfError(f"{path} has no mapping `model`; conf/models has one per model")
     return values
 
 
