@@ -121,8 +121,9 @@ def test_what_a_model_cannot_read_is_said_before_ranks_start(
     assert not (tmp_path / "out" / "run").exists()
 
 
-def test_names_of_tasks_give_way_to_those_of_the_samples(files: Files) -> None:
-    trainset = m.TrainSet.model_validate_json((files[0] / "esmm-out" / "trainset" / m.TRAINSET_FILE).read_text())
+def test_names_of_tasks_give_way_to_those_of_the_samples(tmp_path: Path) -> None:
+    splits = write(tmp_path, train=200, valid=100, test=50)
+    trainset = encoded(SampleSchema.load(tmp_path / "schema.yaml"), splits, tmp_path / "trainset", "own", Steps())
     conf = conf_for(model_values("esmm"), trainset)
     assert (conf.model.conf["parent"], conf.model.conf["child"]) == ("click", "buy")
     assert conf.early_stopping.task is None
