@@ -8,7 +8,7 @@ many tasks    towers over hidden ∥ own logit              models that derive f
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
@@ -21,7 +21,7 @@ from features.manifest import Task, TrainSet
 from training.batch import Batch
 from training.modeling.base import ModelConf, RankingModel, Target, base_logits, register, usable_tasks, validated
 from training.modeling.inputs import Embedded, InputLayer
-from training.modeling.layers import head
+from training.modeling.layers import MLP, ActivationName, head
 
 
 class Represented(NamedTuple):
@@ -88,6 +88,13 @@ def register_body(name: str, conf: type[RankConf]) -> Callable[[type[B]], type[B
         return body
 
     return add
+
+
+def deep_network(
+    layer: InputLayer, hidden: Sequence[int], conf: ModelConf, activated_by: ActivationName = "relu"
+) -> MLP:
+    """The network over all inputs side by side that most bodies have: [n, M·D + K] → [n, last of `hidden`]."""
+    return MLP(layer.flat_width, hidden, dropout=conf.dropout, batch_norm=conf.batch_norm, activated_by=activated_by)
 
 
 class Embeddings(Body):

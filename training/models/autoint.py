@@ -17,9 +17,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from training.modeling.body import Body, RankConf, Represented, register_body
+from training.modeling.body import Body, RankConf, Represented, deep_network, register_body
 from training.modeling.inputs import Embedded, InputLayer
-from training.modeling.layers import MLP
 
 
 class AutoIntConf(RankConf):
@@ -64,7 +63,7 @@ class AutoInt(Body):
         super().__init__(attended + (conf.hidden[-1] if conf.hidden else 0))
         widths = [layer.dim] + [conf.heads * conf.head_width] * (conf.layers - 1)
         self.layers = nn.Sequential(*(Interacting(width, conf) for width in widths))
-        self.deep = MLP(layer.flat_width, conf.hidden, dropout=conf.dropout, batch_norm=conf.batch_norm)
+        self.deep = deep_network(layer, conf.hidden, conf)
 
     def forward(self, row: Embedded) -> Represented:
         """Rows → hidden [n, H]."""

@@ -13,9 +13,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from training.modeling.body import Body, RankConf, Represented, register_body
+from training.modeling.body import Body, RankConf, Represented, deep_network, register_body
 from training.modeling.inputs import Embedded, InputLayer
-from training.modeling.layers import MLP
 
 
 class DCNConf(RankConf):
@@ -46,7 +45,7 @@ class DCN(Body):
     def __init__(self, layer: InputLayer, conf: DCNConf) -> None:
         super().__init__(layer.flat_width + (conf.hidden[-1] if conf.hidden else 0))
         self.crosses = nn.ModuleList(CrossVector(layer.flat_width) for _ in range(conf.crosses))
-        self.deep = MLP(layer.flat_width, conf.hidden, dropout=conf.dropout, batch_norm=conf.batch_norm)
+        self.deep = deep_network(layer, conf.hidden, conf)
 
     def forward(self, row: Embedded) -> Represented:
         """Rows → hidden [n, M·D + K + H]."""

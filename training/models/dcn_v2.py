@@ -16,9 +16,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from training.modeling.body import Body, RankConf, Represented, register_body
+from training.modeling.body import Body, RankConf, Represented, deep_network, register_body
 from training.modeling.inputs import Embedded, InputLayer
-from training.modeling.layers import MLP
 
 
 class DCNv2Conf(RankConf):
@@ -55,7 +54,7 @@ class DCNv2(Body):
         super().__init__(self_width)
         self.is_stacked = conf.structure == "stacked"
         self.crosses = nn.ModuleList(CrossMatrix(layer.flat_width, conf.rank) for _ in range(conf.crosses))
-        self.deep = MLP(layer.flat_width, conf.hidden, dropout=conf.dropout, batch_norm=conf.batch_norm)
+        self.deep = deep_network(layer, conf.hidden, conf)
 
     def forward(self, row: Embedded) -> Represented:
         """Rows → hidden [n, H]."""

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from training.modeling.body import Body, RankConf, Represented, register_body
+from training.modeling.body import Body, RankConf, Represented, deep_network, register_body
 from training.modeling.inputs import Embedded, InputLayer, LinearTerm
-from training.modeling.layers import MLP, fm_second_order
+from training.modeling.layers import fm_second_order
 
 
 class DeepFMConf(RankConf):
@@ -35,7 +35,7 @@ class DeepFM(Body):
     def __init__(self, layer: InputLayer, conf: DeepFMConf) -> None:
         super().__init__(conf.hidden[-1])
         self.terms = LinearTerm(layer)
-        self.deep = MLP(layer.flat_width, conf.hidden, dropout=conf.dropout, batch_norm=conf.batch_norm)
+        self.deep = deep_network(layer, conf.hidden, conf)
 
     def forward(self, row: Embedded) -> Represented:
         """Rows → hidden [n, H], logit [n, 1]."""

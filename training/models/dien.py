@@ -26,9 +26,9 @@ from torch.nn import functional
 from features.manifest import PADDING_ID
 from training.batch import Batch
 from training.modeling.attention import Match, SequenceConf, masked_softmax, matches
-from training.modeling.body import Body, Represented, register_body
+from training.modeling.body import Body, Represented, deep_network, register_body
 from training.modeling.inputs import Embedded, Events, InputLayer
-from training.modeling.layers import MLP, ActivationName
+from training.modeling.layers import ActivationName
 
 
 class DIENConf(SequenceConf):
@@ -109,13 +109,7 @@ class DIEN(Body):
                 if m.fields
             }
         )
-        self.deep = MLP(
-            layer.flat_width,
-            conf.hidden,
-            dropout=conf.dropout,
-            batch_norm=conf.batch_norm,
-            activated_by=conf.activation,
-        )
+        self.deep = deep_network(layer, conf.hidden, conf, conf.activation)
 
     def forward(self, row: Embedded) -> Represented:
         """Rows → hidden [n, H], the sum of the auxiliary loss."""

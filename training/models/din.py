@@ -15,9 +15,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from training.modeling.attention import ActivationUnit, Match, SequenceConf, masked_softmax, matches
-from training.modeling.body import Body, Represented, register_body
+from training.modeling.body import Body, Represented, deep_network, register_body
 from training.modeling.inputs import Embedded, Events, InputLayer
-from training.modeling.layers import MLP, ActivationName
+from training.modeling.layers import ActivationName
 
 
 class DINConf(SequenceConf):
@@ -55,13 +55,7 @@ class DIN(Body):
     def __init__(self, layer: InputLayer, conf: DINConf) -> None:
         super().__init__(conf.hidden[-1])
         self.pools = nn.ModuleList(AttentionPool(match, layer.dim, conf) for match in matches(layer.inputs, conf))
-        self.deep = MLP(
-            layer.flat_width,
-            conf.hidden,
-            dropout=conf.dropout,
-            batch_norm=conf.batch_norm,
-            activated_by=conf.activation,
-        )
+        self.deep = deep_network(layer, conf.hidden, conf, conf.activation)
 
     def forward(self, row: Embedded) -> Represented:
         """Rows → hidden [n, H]."""

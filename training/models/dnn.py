@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from training.modeling.body import Body, RankConf, Represented, register_body
+from training.modeling.body import Body, RankConf, Represented, deep_network, register_body
 from training.modeling.inputs import Embedded, InputLayer
-from training.modeling.layers import MLP
 
 
 class DNNConf(RankConf):
@@ -26,7 +25,7 @@ class DNN(Body):
 
     def __init__(self, layer: InputLayer, conf: DNNConf) -> None:
         super().__init__(conf.hidden[-1])
-        self.deep = MLP(layer.flat_width, conf.hidden, dropout=conf.dropout, batch_norm=conf.batch_norm)
+        self.deep = deep_network(layer, conf.hidden, conf)
 
     def forward(self, row: Embedded) -> Represented:
         """Rows → hidden [n, H]."""

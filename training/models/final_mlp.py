@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from features.errors import ConfError
-from training.modeling.body import Body, RankConf, Represented, register_body
+from training.modeling.body import Body, RankConf, Represented, deep_network, register_body
 from training.modeling.embedding import INITIAL_STD
 from training.modeling.inputs import Embedded, InputLayer
 from training.modeling.layers import MLP
@@ -72,10 +72,7 @@ class FinalMLP(Body):
         super().__init__(first + second)
         names = (conf.gate_1, conf.gate_2) if conf.gated else ()
         self.gates = nn.ModuleList(Gate(layer, of_stream, conf) for of_stream in names)
-        self.streams = nn.ModuleList(
-            MLP(layer.flat_width, hidden, dropout=conf.dropout, batch_norm=conf.batch_norm)
-            for hidden in (conf.hidden_1, conf.hidden_2)
-        )
+        self.streams = nn.ModuleList(deep_network(layer, hidden, conf) for hidden in (conf.hidden_1, conf.hidden_2))
         self.bilinear = nn.Parameter(torch.empty(conf.heads, first // conf.heads, second // conf.heads))
         nn.init.normal_(self.bilinear, std=INITIAL_STD)
 

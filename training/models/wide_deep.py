@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from training.modeling.body import Body, RankConf, Represented, register_body
+from training.modeling.body import Body, RankConf, Represented, deep_network, register_body
 from training.modeling.inputs import Embedded, InputLayer, LinearTerm
-from training.modeling.layers import MLP
 
 
 class WideDeepConf(RankConf):
@@ -31,7 +30,7 @@ class WideDeep(Body):
     def __init__(self, layer: InputLayer, conf: WideDeepConf) -> None:
         super().__init__(conf.hidden[-1])
         self.wide = LinearTerm(layer)
-        self.deep = MLP(layer.flat_width, conf.hidden, dropout=conf.dropout, batch_norm=conf.batch_norm)
+        self.deep = deep_network(layer, conf.hidden, conf)
 
     def forward(self, row: Embedded) -> Represented:
         """Rows → hidden [n, H], logit [n, 1]."""

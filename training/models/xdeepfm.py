@@ -19,9 +19,8 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from training.modeling.body import Body, RankConf, Represented, register_body
+from training.modeling.body import Body, RankConf, Represented, deep_network, register_body
 from training.modeling.inputs import Embedded, InputLayer, LinearTerm
-from training.modeling.layers import MLP
 
 
 class XDeepFMConf(RankConf):
@@ -74,7 +73,7 @@ class XDeepFM(Body):
         cin = CIN(layer.fields, conf)
         super().__init__(conf.hidden[-1] + cin.width)
         self.terms, self.cin = LinearTerm(layer), cin
-        self.deep = MLP(layer.flat_width, conf.hidden, dropout=conf.dropout, batch_norm=conf.batch_norm)
+        self.deep = deep_network(layer, conf.hidden, conf)
 
     def forward(self, row: Embedded) -> Represented:
         """Rows → hidden [n, H], logit [n, 1]."""
