@@ -89,6 +89,10 @@ class DataError(LimelightError):
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
+class DivergedError(DataError):
+    """A loss, a weight or a score is not a number."""
+
+
 class NotReadyError(DataError):
     """Input that should arrive later (a raw day without its marker, a table not yet computed)."""
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from rich.markup import escape
 
 from jobs.console import Steps, console, people_first
 
@@ -84,6 +85,56 @@ def compare(
         raise typer.Exit(1 if comparison.failed else 0)
 
 
+def tune(
+    train: Train,
+    valid: Valid,
+    schema: Schema,
+    model: Annotated[str, typer.Option(help="As in conf/models.")],
+    space: Annotated[Path, typer.Option(help="YAML: dotted keys of the training conf, and their ranges.")],
+    trials: Annotated[int, typer.Option(min=1, help="In the end, those of earlier calls included.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for study, best.yaml, trials.json, .md and .svg.")],
+    test: Annotated[str | None, typer.Option(help="Judged once, for the best trial; never chosen by.")] = None,
+    conf_: Annotated[
+        Path | None, typer.Option("--conf", help="What trials share, instead of conf/models/MODEL.yaml.")
+    ] = None,
+    metric: Annotated[
+        Literal["auc", "gauc", "logloss"] | None,
+        typer.Option(help="Of valid; conf's early_stopping.metric by default."),
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option(help="The label that is learnt, or chosen by where there are many.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
+    unpruned: Annotated[int, typer.Option(min=1, help="Trials that are complete before one is pruned.")] = 5,
+    ranks: Ranks = 1,
+) -> None:
+    """Search for a model's settings: Optuna over ranges, bad trials pruned early. The same command goes on."""
+    from jobs.tune import TuneOptions
+    from jobs.tune import tune as search
+
+    with people_first():
+        options = TuneOptions(
+            train=train,
+            valid=valid,
+            test=test,
+            schema=schema,
+            model=model,
+            conf=conf_,
+            space=space,
+            trials=trials,
+            ranks=ranks,
+            out=out,
+            metric=metric,
+            task=task,
+            seed=seed,
+            unpruned=unpruned,
+        )
+        report = search(options, Steps())
+        console.print(report.table())
+        for note in report.notes():
+            console.print(f"[yellow]note[/] {escape(note)}", soft_wrap=True)
+
+
 def explain(
     model: Annotated[Path, typer.Argument(help="Folder of `fit`, or OUT/models/NAME of `compare`.")],
     split: Annotated[
@@ -117,5 +168,5 @@ def explain(
 
 def add_to(app: typer.Typer) -> None:
     """Give an application these commands."""
-    for command in (fit, compare, explain):
+    for command in (fit, compare, tune, explain):
         app.command()(command)

@@ -71,7 +71,7 @@ def fit(options: FitOptions, steps: Steps) -> dict[str, Any]:
         DataError: everything that is wrong with the samples, before training starts.
     """
     schema = SampleSchema.load(options.schema)
-    values = _model_values(options)
+    values = values_of(options.model, options.conf)
     root = options.out.absolute() / "trainset"
     trainset = encoded(schema, options.splits, root, options.out.name, steps)
     conf = conf_for(values, trainset)
@@ -94,13 +94,18 @@ def fit(options: FitOptions, steps: Steps) -> dict[str, Any]:
     return metrics
 
 
-def _model_values(options: FitOptions) -> dict[str, Any]:
-    if options.conf is None:
-        return model_values(options.model)
-    values = values_in(options.conf)
-    if values["model"].get("name", options.model) != options.model:
-        raise ConfError(f"--model is {options.model}, {options.conf} is of {values['model']['name']}")
-    values["model"]["name"] = options.model
+def values_of(model: str, conf: Path | None) -> dict[str, Any]:
+    """What a file like those in conf/models holds; without one, conf/models/<model>.yaml.
+
+    Raises:
+        ConfError: there is none, or it is of another model.
+    """
+    if conf is None:
+        return model_values(model)
+    values = values_in(conf)
+    if values["model"].get("name", model) != model:
+        raise ConfError(f"--model is {model}, {conf} is of {values['model']['name']}")
+    values["model"]["name"] = model
     return values
 
 
@@ -134,7 +139,7 @@ def conf_for(values: dict[str, Any], trainset: TrainSet) -> TrainConf:
     return TrainConf.of({"judge_train": True} | values)
 
 
-def check_model(conf: TrainConf, trainset: TrainSet) -> None:
+def check_model(conf: TrainConf, trainset: TrainSet) -> models.RankingModel:
     """Build the model once, over tables of few rows, so that what it cannot read is said before ranks start.
 
     Raises:
@@ -142,7 +147,7 @@ def check_model(conf: TrainConf, trainset: TrainSet) -> None:
         DataError: the train set lacks what the model needs.
     """
     few = tuple(vocabulary.model_copy(update={"num_ids": FIRST_KEY_ID + 1}) for vocabulary in trainset.vocabularies)
-    models.build(conf.model.name, trainset.model_copy(update={"vocabularies": few}), conf.model.conf, conf.seed)
+    return models.build(conf.model.name, trainset.model_copy(update={"vocabularies": few}), conf.model.conf, conf.seed)
 
 
 def train_below(run: Path, conf: TrainConf, root: Path, ranks: int, step: Step, *, resume: bool) -> TrainResult:
@@ -165,20 +170,20 @@ def train_below(run: Path, conf: TrainConf, root: Path, ranks: int, step: Step, 
 
 def encoded(schema: SampleSchema, splits: Mapping[SplitName, str], root: Path, name: str, steps: Steps) -> TrainSet:
     """Encode the samples below `root`, unless that was done with the same files and schema."""
-    made_from = _made_from(splits, schema)
+    source = made_from(splits, schema)
     known = root / SOURCE_FILE
-    if known.is_file() and known.read_text(encoding="utf-8") == made_from:
+    if known.is_file() and known.read_text(encoding="utf-8") == source:
         return TrainSet.model_validate_json((root / TRAINSET_FILE).read_text(encoding="utf-8"))
     known.unlink(missing_ok=True)
     with steps.step("samples") as step:
         trainset = build(schema, splits, str(root), name=name, seed=0, report=step.say)
         step.rows = sum(split.rows for split in trainset.splits.values())
         step.note = f"{trainset.table_rows():,} embedding rows"
-    known.write_text(made_from, encoding="utf-8")
+    known.write_text(source, encoding="utf-8")
     return trainset
 
 
-def _made_from(splits: Mapping[SplitName, str], schema: SampleSchema) -> str:
+def made_from(splits: Mapping[SplitName, str], schema: SampleSchema) -> str:
     """Files with size and time of change, and the schema: another text where a train set is another."""
     files = {}
     for split, url in splits.items():

@@ -27,13 +27,20 @@ TRAIN_CONF_FILE = "train_conf.json"
 
 
 def training_arguments(
-    conf: TrainConf, trainset_url: str, out_url: str, *, resume: bool = False, init_from: str | None = None
+    conf: TrainConf,
+    trainset_url: str,
+    out_url: str,
+    *,
+    resume: bool = False,
+    init_from: str | None = None,
+    trial: str | None = None,
 ) -> list[str]:
-    """The rank's command line; settings travel as a file below `out_url`."""
+    """The rank's command line; settings travel as a file below `out_url`, `trial` is the URL of a TrialLink."""
     conf_url = f"{out_url}/{TRAIN_CONF_FILE}"
     write_bytes(conf_url, conf.model_dump_json(indent=1).encode())
     arguments = ["--trainset", trainset_url, "--out", out_url, "--conf", conf_url]
     arguments += ["--resume"] if resume else []
+    arguments += ["--trial", trial] if trial else []
     return [*arguments, "--init-from", init_from] if init_from else arguments
 
 

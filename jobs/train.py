@@ -13,10 +13,12 @@ import os
 import sys
 from collections.abc import Sequence
 
-from features.errors import LimelightError
+from features.errors import DivergedError, LimelightError
 from features.storage import read_bytes
+from jobs.trial_link import TrialLink
 from training.config import TrainConf
 from training.run import INTERRUPTED_EXIT_CODE, TrainResult, train
+from training.world import World
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
@@ -27,6 +29,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--conf", required=True, help="URL of the training settings (JSON, as conf/models/*.yaml)")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in --out")
     parser.add_argument("--init-from", help="--out of an earlier training to start warm from")
+    parser.add_argument("--trial", help="URL of the trial of a search that this training is (jobs/trial_link.py)")
     parser.add_argument("--launcher", choices=("alone", "spark"), default="alone", help="alone: this process is a rank")
     parser.add_argument("--ranks", type=int, default=2, help="with --launcher spark: how many executors' slots")
     return parser.parse_args(arguments)
@@ -40,7 +43,20 @@ def run_rank(arguments: Sequence[str]) -> TrainResult:
         import horovod.torch as hvd
 
         hvd.init()
+    if options.trial is not None:
+        return _run_trial(conf, options)
     return train(conf, options.trainset, options.out, resume=options.resume, init_from=options.init_from)
+
+
+def _run_trial(conf: TrainConf, options: argparse.Namespace) -> TrainResult:
+    """The search's own bar is shown; it hears of every epoch, and of a loss that is no number."""
+    link = TrialLink.model_validate_json(read_bytes(options.trial))
+    try:
+        return train(conf, options.trainset, options.out, show_progress=False, gives_up=link.gives_up)
+    except DivergedError as error:
+        if World.current().is_first:
+            link.diverged(str(error))
+        raise
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -97,6 +97,7 @@ class TrainConf(_Conf):
         threads: torch's threads per rank; torch's own choice if None.
         feed_threads: Petastorm's threads per rank.
         judge_train: score the train split, too, once training is over.
+        judge_test: score the test split, where there is one; a search over settings must not see it.
         sampled_splits: splits whose negatives are a sample (`model.negatives_kept`): their figures weigh them back.
         plateau: None leaves the learning rates as they are.
         calibration: of probabilities, fitted on half of the valid split once training is over (training.calibration).
@@ -113,6 +114,7 @@ class TrainConf(_Conf):
     threads: int | None = Field(default=None, ge=1)
     feed_threads: int = Field(default=2, ge=1)
     judge_train: bool = False
+    judge_test: bool = True
     sampled_splits: tuple[SplitName, ...] = ("train",)
     calibration: CalibrationConf = CalibrationConf()
     optim: OptimConf = OptimConf()

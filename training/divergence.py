@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from features.errors import MAX_EXAMPLES, DataError, Problem
+from features.errors import MAX_EXAMPLES, DivergedError, Problem
 from features.manifest import ROW_ID_COLUMN
 from training.step import Learner, StepLosses
 
@@ -51,7 +51,7 @@ class DivergenceWatch:
         """Before a model is judged or saved: every loss, and every weight, is a number. A collective call.
 
         Raises:
-            DataError: one is not.
+            DivergedError: one is not.
         """
         kept = [value for value in self._learner.model.state_dict().values() if value.is_floating_point()]
         bad = torch.stack([~torch.isfinite(value).all() for value in kept]).sum() + self._learner.diverged
@@ -62,7 +62,7 @@ class DivergenceWatch:
         """End the training; a collective call.
 
         Raises:
-            DataError: always.
+            DivergedError: always.
         """
         exchange = self._learner.exchange
         own = torch.stack([(~one.losses.finite).double() for one in self._taken])
@@ -84,7 +84,7 @@ class DivergenceWatch:
             remedy=f"{kept}. Lower optim.*.learning_rate, set optim.clip_norm, or look for extreme inputs in these "
             "rows.",
         )
-        raise DataError([problem])
+        raise DivergedError([problem])
 
 
 def _bad_rows(step: _Taken, *, all_of_them: bool) -> Tensor:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from features.errors import DataError, Problem
+from features.errors import DivergedError, Problem
 from features.manifest import GROUP_COLUMN, ROW_ID_COLUMN, label_column, mask_column
 from training.exchange import Exchange
 from training.feed import Feed
@@ -84,7 +84,7 @@ def judge(scored: Scored, tasks: Sequence[str], exchange: Exchange) -> Figures:
     """Figures of every task over all ranks; a collective call.
 
     Raises:
-        DataError: if a score is not a number: the training has diverged.
+        DivergedError: if a score is not a number: the training has diverged.
     """
     _check_finite(scored, tasks, exchange)
     figures = {}
@@ -108,7 +108,7 @@ def _check_finite(scored: Scored, tasks: Sequence[str], exchange: Exchange) -> N
         if count
     ]
     if problems:
-        raise DataError(problems)
+        raise DivergedError(problems)
 
 
 def gathered(scored: Scored, exchange: Exchange) -> Scored:

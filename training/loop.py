@@ -74,12 +74,14 @@ class Hooks:
         improved: the epoch's number, when its figures are the best so far.
         epoch_done: the epoch's record.
         step_done: rows of the step over all ranks.
+        gives_up: whether the training is to end after the epoch of this record, the same answer on every rank.
     """
 
     evaluate: Callable[[], Figures]
     improved: Callable[[int], None]
     epoch_done: Callable[[Record], None]
     step_done: Callable[[int], None]
+    gives_up: Callable[[Record], bool] = lambda _record: False
 
 
 class Loop:
@@ -90,6 +92,7 @@ class Loop:
     ) -> None:
         self.learner, self.feed, self.conf, self.hooks, self.stop = learner, feed, conf, hooks, stop
         self.progress = Progress()
+        self.given_up = False
         self._url = checkpoints_url
         self._exchange: Exchange = learner.exchange
         self._metric = monitored("early_stopping", conf.early_stopping, learner.model.tasks)
@@ -107,13 +110,14 @@ class Loop:
         """Run the epochs that are left.
 
         Returns:
-            The progress; `finished` is false if a request to stop ended it, and a checkpoint was saved.
+            The progress; `finished` is false if a request to stop ended it, and a checkpoint was saved, or if it was
+            given up.
 
         Raises:
             DataError: a loss or a weight is no number; nothing was saved after it.
         """
         self.learner.model.train()
-        while not self.progress.finished:
+        while not self.progress.finished and not self.given_up:
             epoch = self.feed.position.epoch
             started, before = time.monotonic(), self.progress.steps
             complete = self._steps(epoch)
@@ -170,7 +174,9 @@ class Loop:
         if self.progress.best_epoch == epoch:
             self.hooks.improved(epoch)
         self.hooks.epoch_done(record)
-        self.save()
+        self.given_up = self.hooks.gives_up(record) and not self.progress.finished
+        if not self.given_up:
+            self.save()
 
     def _set_rates(self) -> None:
         self.learner.optimiser.rates = rates_after(self.progress.reductions, self.conf.optim, self.conf.plateau)

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -72,7 +72,8 @@ class TrainResult(Frozen):
 
     Attributes:
         interrupted: a request to stop ended it before its end; a checkpoint was saved.
-        metrics: split → task → figures; empty when interrupted.
+        given_up: it was ended after an epoch because it promised too little; only curves.json was written.
+        metrics: split → task → figures; empty when interrupted or given up.
         rows_per_second: over all ranks, in the steps of this process's epochs.
         added: vocabulary → ids that a warm start added.
         run_id: of MLflow; None without tracking.
@@ -81,6 +82,7 @@ class TrainResult(Frozen):
     model: str
     tasks: tuple[str, ...]
     interrupted: bool
+    given_up: bool = False
     epochs: int
     best_epoch: int | None
     world_size: int
@@ -101,6 +103,7 @@ def train(
     resume: bool = False,
     init_from: str | None = None,
     show_progress: bool = True,
+    gives_up: Callable[[Record], bool] | None = None,
 ) -> TrainResult:
     """Train a model; a collective call: every rank makes it with the same arguments.
 
@@ -112,6 +115,8 @@ def train(
         resume: go on from the newest checkpoint below `out_url`, if there is one.
         init_from: `out_url` of an earlier training to start warm from.
         show_progress: a progress bar on rank 0.
+        gives_up: asked on rank 0 with each epoch's record; true ends the training there, on all ranks. All ranks have
+            one, or none.
 
     Raises:
         ConfError: settings do not fit the model, the train set, or the checkpoint.
@@ -121,7 +126,7 @@ def train(
     exchange = exchange or open_exchange(World.current())
     if conf.threads is not None:
         torch.set_num_threads(conf.threads)
-    training = _Training(conf, trainset_url, out_url, exchange)
+    training = _Training(conf, trainset_url, out_url, exchange, gives_up)
     done = training.done() if resume else None
     if done is not None:
         return done
@@ -133,8 +138,15 @@ def train(
 class _Training:
     """One call of `train`."""
 
-    def __init__(self, conf: TrainConf, trainset_url: str, out_url: str, exchange: Exchange) -> None:
-        self.conf, self.exchange, self.out = conf, exchange, Folder(out_url)
+    def __init__(
+        self,
+        conf: TrainConf,
+        trainset_url: str,
+        out_url: str,
+        exchange: Exchange,
+        gives_up: Callable[[Record], bool] | None = None,
+    ) -> None:
+        self.conf, self.exchange, self.out, self.gives_up = conf, exchange, Folder(out_url), gives_up
         self.trainset = read_trainset(trainset_url)
         self.url = trainset_url
         self.device, self.dtype = device_of(conf, exchange.world), getattr(torch, conf.precision)
@@ -173,6 +185,7 @@ class _Training:
                 improved=self._keep_best,
                 epoch_done=self._epoch_done,
                 step_done=advance,
+                gives_up=self._gives_up,
             )
             loop = Loop(self.learner, feed, self.conf, hooks, self._checkpoints, stop)
             if saved is not None:
@@ -285,12 +298,20 @@ class _Training:
         if self.exchange.world.is_first:
             log.info("epoch %d: %s", record["epoch"], json.dumps(record["valid"]))
 
+    def _gives_up(self, record: Record) -> bool:
+        """What rank 0 was told, on every rank."""
+        if self.gives_up is None:
+            return False
+        told = self.exchange.world.is_first and self.gives_up(record)
+        return self.exchange.broadcast_object(told)
+
     def _finish(self, loop: Loop, feed: Feed) -> TrainResult:
         progress = loop.progress
         result = TrainResult(
             model=self.conf.model.name,
             tasks=self.learner.model.tasks,
-            interrupted=not progress.finished,
+            interrupted=not progress.finished and not loop.given_up,
+            given_up=loop.given_up,
             epochs=len(progress.curves),
             best_epoch=progress.best_epoch,
             world_size=self.exchange.world.size,
@@ -303,16 +324,25 @@ class _Training:
         if result.interrupted:
             self.tracking.end({}, "KILLED")
             return result
+        if result.given_up:
+            return self._given_up(result, list(progress.curves))
         return self._complete(result, list(progress.curves))
+
+    def _given_up(self, result: TrainResult, curves: list[Record]) -> TrainResult:
+        """Write down how far it came."""
+        if self.exchange.world.is_first:
+            self.out.write(CURVES_FILE, _json(curves))
+        self.tracking.end({CURVES_FILE: curves}, "KILLED")
+        return result
 
     def _complete(self, result: TrainResult, curves: list[Record]) -> TrainResult:
         """Evaluate the best epoch, and write the results down, `result.json` last."""
         weights = self.out.read(f"{BEST}/{result.best_epoch}.{WEIGHTS_FILE}")
         self.learner.model.load_state_dict(load_tensors(weights))
         self._calibrate()
-        splits: tuple[SplitName, ...] = ("valid", "gate", "test")
-        if self.conf.judge_train:
-            splits = ("train", *splits)
+        judged: Mapping[SplitName, bool] = {"train": self.conf.judge_train, "test": self.conf.judge_test}
+        names: tuple[SplitName, ...] = ("train", "valid", "gate", "test")
+        splits = [split for split in names if judged.get(split, True)]
         figures = {split: self._judged(split, keep=True) for split in splits if split in self.trainset.splits}
         metrics = {
             split: {task: values.as_dict() for task, values in tasks.items()} for split, tasks in figures.items()

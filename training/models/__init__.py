@@ -15,7 +15,7 @@ from features.errors import ConfError
 from features.manifest import TrainSet
 from training.modeling.base import ModelConf, RankingModel, registered, validated
 
-__all__ = ["ModelConf", "RankingModel", "build", "names"]
+__all__ = ["ModelConf", "RankingModel", "build", "check_conf", "names"]
 
 
 def _discover() -> None:
@@ -27,6 +27,17 @@ def names() -> tuple[str, ...]:
     """Names of every model, sorted."""
     _discover()
     return tuple(sorted(registered()))
+
+
+def check_conf(name: str, conf: Mapping[str, object]) -> ModelConf:
+    """Check a model's own settings as far as it can be done without a train set.
+
+    Raises:
+        ConfError: if the model is unknown, or its conf has unknown keys or values out of range.
+    """
+    if name not in names():
+        raise ConfError(f"model.name={name!r} is unknown; choose one of {', '.join(names())}")
+    return validated(name, registered()[name][1], conf)
 
 
 def build(name: str, inputs: TrainSet, conf: Mapping[str, object], seed: int) -> RankingModel:
@@ -42,9 +53,8 @@ def build(name: str, inputs: TrainSet, conf: Mapping[str, object], seed: int) ->
         ConfError: if the model is unknown, or its conf has unknown keys or values out of range.
         DataError: if the train set lacks a task that the model needs.
     """
-    if name not in names():
-        raise ConfError(f"model.name={name!r} is unknown; choose one of {', '.join(names())}")
-    model_type, conf_type = registered()[name]
+    checked = check_conf(name, conf)
+    model_type, _ = registered()[name]
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return model_type(inputs, validated(name, conf_type, conf))
+        return model_type(inputs, checked)
