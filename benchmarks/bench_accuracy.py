@@ -1,8 +1,10 @@
 """`make bench-accuracy`: how good the models are where that is known; → build/bench/accuracy.json.
 
 parity   the largest differences from independent code, as `make parity` has written them
-ceiling  every model on simulated logs: how far it gets towards the AUC of the true probability (hours; resumable)
 census   AUC of both tasks of Census-Income for the models of many tasks, three seeds, beside a tuned LightGBM
+din_gain AUC of DIN and of pooling as interests at the same time become many, beside that of the truth
+esmm     CVR by clicks alone and by ESMM: AUC and PCOC on all impressions, against the true CVR
+ceiling  every model on simulated logs: how far it gets towards the AUC of the true probability (hours; resumable)
 """
 
 from __future__ import annotations
@@ -19,12 +21,14 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import ceiling, census
+from benchmarks import ceiling, census, entire_space, interests
+from benchmarks.interests_picture import gain_picture
 from training import models
 
 ROOT = Path(__file__).resolve().parents[1]
 PEERS_PYTHON = ROOT / ".venv-parity" / "bin" / "python"
-PARTS = ("parity", "census", "ceiling")
+PARTS = ("parity", "census", "din_gain", "esmm", "ceiling")
+ESMM_SHOWN = ("auc", "pcoc")
 console = Console(highlight=False)
 
 
@@ -75,6 +79,32 @@ def show(found: dict[str, Any]) -> None:
         for model, tasks in found["census"].items():
             table.add_row(model, *(_cell(tasks[task]) for task in census.TASKS))
         console.print(table)
+    if "din_gain" in found:
+        console.print(_gain_table(found["din_gain"]))
+    if "esmm" in found:
+        console.print(_esmm_table({name: found[name] for name in entire_space.WORLDS if name in found}))
+
+
+def _gain_table(found: dict[str, Any]) -> Table:
+    title = "What DIN gains over pooling, AUC on test (range over seeds)"
+    table = Table("interests", "pooling", "DIN", "gain", "ceiling", title=title)
+    for number, one in found.items():
+        arms = [_cell({"mean": one[arm], "seeds": one["by_seed"][arm]}) for arm in interests.MODELS]
+        gain = _cell({"mean": one["delta_auc"], "seeds": one["delta_range"]})
+        table.add_row(number, *arms, gain, f"{one['ceiling']:.4f}")
+    return table
+
+
+def _esmm_table(found: dict[str, dict[str, Any]]) -> Table:
+    table = Table("users", "η", "model", "AUC", "PCOC", "truth's AUC", title="CVR of all impressions against the truth")
+    for one in found.values():
+        for arm in entire_space.MODELS:
+            figures = {
+                name: {"mean": one[f"{arm}_{name}"], "seeds": one[f"{arm}_by_seed"][name]} for name in ESMM_SHOWN
+            }
+            cells = [_cell(figure).replace(" ", "\n") for figure in figures.values()]
+            table.add_row(str(one["users"]), f"{one['hidden']:g}", arm, *cells, f"{one['true_auc']:.4f}")
+    return table
 
 
 def _cell(task: dict[str, Any]) -> str:
@@ -93,6 +123,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found["parity"] = json.loads((options.out / "parity.json").read_text(encoding="utf-8"))
     if "census" in options.parts:
         found["census"] = census_table(options)
+    if "din_gain" in options.parts:
+        found["din_gain"] = interests.measure(options.out / "interests", options.seeds, console.print)
+        found["din_gain_settings"] = interests.settings()
+        (options.out / "din_gain.svg").write_text(gain_picture(found["din_gain"]), encoding="utf-8")
+    if "esmm" in options.parts:
+        found |= entire_space.measure(options.out / "entire_space", options.seeds, console.print)
+        found["esmm_settings"] = entire_space.settings()
     if "ceiling" in options.parts:
         found["ceiling"] = ceiling.measure(options.out, options.impressions, options.models, console.print)
     found["machine"] = {"platform": platform.platform(), "python": platform.python_version()}
