@@ -1,5 +1,7 @@
 """Census-Income (KDD): two tasks of one person, as in section 6.2 of the MMoE paper, by `limelight fit`.
 
+    python -m benchmarks.census SOURCE OUT      splits, schema.yaml and <model>.yaml, for docs/census.md
+
 data/census-income.data.gz → shuffled once; 1/8 to test, 1/8 of the rest to valid, the others to train
   labels  income: over 50,000; never_married: marital status is "Never married"
   not read: marital_stat, income_50k, and instance_weight, which is no property of a person
@@ -8,8 +10,10 @@ data/census-income.data.gz → shuffled once; 1/8 to test, 1/8 of the rest to va
 
 from __future__ import annotations
 
+import argparse
 import gzip
 import statistics
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +30,7 @@ from jobs.console import Steps
 from jobs.fit import FitOptions, fit
 from jobs.settings import model_values
 
+DATA_FILE, COLUMNS_FILE = "census-income.data.gz", "columns.txt"
 TASKS = ("income", "never_married")
 MODELS = ("shared_bottom", "mmoe", "ple")
 DROPPED = ("marital_stat", "income_50k", "instance_weight")
@@ -83,8 +88,8 @@ def prepare(source: Path, root: Path) -> Census:
 
 
 def _read(source: Path) -> pa.Table:
-    names = (source / "columns.txt").read_text(encoding="utf-8").split()
-    with gzip.open(source / "census-income.data.gz") as stream:
+    names = (source / COLUMNS_FILE).read_text(encoding="utf-8").split()
+    with gzip.open(source / DATA_FILE) as stream:
         parsing = pa.csv.ParseOptions(delimiter=",")
         as_text = pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()))
         raw = pa.csv.read_csv(stream, pa.csv.ReadOptions(column_names=names), parsing, as_text)
@@ -125,12 +130,16 @@ def measure(census: Census, out: Path, seeds: Sequence[int], told: Callable[[str
     return found
 
 
+def settings_of(name: str, seed: int) -> dict[str, Any]:
+    """A model's training conf: as in conf/models, with layers and epochs for this table."""
+    values = model_values(name) | dict(SETTINGS) | {"seed": seed}
+    return values | {"model": values["model"] | dict(LAYERS[name])}
+
+
 def _one(census: Census, name: str, seed: int, out: Path) -> dict[str, float]:
     conf = out / f"{name}-{seed}.yaml"
-    values = model_values(name) | dict(SETTINGS) | {"seed": seed}
-    values["model"] |= LAYERS[name]
     out.mkdir(parents=True, exist_ok=True)
-    conf.write_text(yaml.safe_dump(values), encoding="utf-8")
+    conf.write_text(yaml.safe_dump(settings_of(name, seed)), encoding="utf-8")
     options = FitOptions(
         train=census.split("train"),
         valid=census.split("valid"),
@@ -143,3 +152,25 @@ def _one(census: Census, name: str, seed: int, out: Path) -> dict[str, float]:
     )
     metrics = fit(options, Steps())
     return {task: metrics["test"][task]["auc"] for task in TASKS}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write what `limelight fit` needs."""
+    parser = argparse.ArgumentParser(prog="census", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("source", type=Path, help="folder of census-income.data.gz and columns.txt")
+    parser.add_argument("out", type=Path, help="folder to write to")
+    parser.add_argument("--seed", type=int, default=1, help="of the trainings")
+    options = parser.parse_args(arguments)
+    if missing := [name for name in (DATA_FILE, COLUMNS_FILE) if not (options.source / name).is_file()]:
+        parser.error(f"{options.source} lacks {' and '.join(missing)}")
+    made = prepare(options.source, options.out)
+    for name in MODELS:
+        text = yaml.safe_dump(settings_of(name, options.seed), sort_keys=False)
+        (options.out / f"{name}.yaml").write_text(text, encoding="utf-8")
+    for split in ("train", "valid", "test"):
+        print(f"{made.split(split)}: {pq.read_metadata(made.split(split)).num_rows:,} rows")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
