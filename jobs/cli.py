@@ -5,18 +5,27 @@ from __future__ import annotations
 import datetime
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 import yaml
 from rich.table import Table
 
-from features.errors import ConfError, ExitCode
-from jobs import cli_samples
+from jobs import cli_registry, cli_samples
+from jobs.cli_options import (
+    DEFAULT_WAREHOUSE,
+    Day,
+    Force,
+    From,
+    Out,
+    Overrides,
+    Place,
+    Resume,
+    To,
+    Warehouse,
+    parse_day,
+)
 from jobs.console import Steps, console, people_first
-
-if TYPE_CHECKING:
-    from training.registry import Registry
 
 app = typer.Typer(
     name="limelight",
@@ -26,25 +35,6 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-Warehouse = Annotated[str, typer.Option("--warehouse", "-w", help="URL or folder of the warehouse.")]
-Place = Annotated[str, typer.Option(help="Which overlay of conf/base.yaml: local or cluster.")]
-Overrides = Annotated[list[str], typer.Option("--set", help="One conf value, e.g. --set days.train=14.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with trainings that were cut off.")]
-Force = Annotated[bool, typer.Option("--force", help="Compute also what is up to date.")]
-Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for summary.json and report.html.")]
-DEFAULT_WAREHOUSE = "build/warehouse"
-
-
-def parse_day(text: str) -> datetime.date:
-    """YYYY-MM-DD, or a message that says so."""
-    try:
-        return datetime.date.fromisoformat(text)
-    except ValueError as error:
-        raise typer.BadParameter(f"{text!r} is not a day; write YYYY-MM-DD") from error
-
-
-Day = Annotated[datetime.date, typer.Option("--date", "-d", parser=parse_day, metavar="YYYY-MM-DD")]
-
 
 @app.command()
 def ingest(
@@ -52,6 +42,7 @@ def ingest(
     warehouse: Warehouse = DEFAULT_WAREHOUSE,
     data: Annotated[str | None, typer.Option(help="Folder of the dataset (kuairand, kuailive).")] = None,
     impressions: Annotated[int, typer.Option(help="simulate: impressions over all days, 10^4 to 10^9.")] = 300_000,
+    users: Annotated[int | None, typer.Option(help="simulate: users before the first day.")] = None,
     days: Annotated[int | None, typer.Option(help="Days (simulate: 18, completejourney: 24).")] = None,
     from_day: Annotated[int, typer.Option(help="simulate: first day to write, counted from 0.")] = 0,
     to_day: Annotated[int | None, typer.Option(help="simulate: end of the days to write.")] = None,
@@ -64,7 +55,14 @@ def ingest(
     from jobs.run_command import ingest_source
 
     options = IngestOptions(
-        data=data, truth=truth, impressions=impressions, days=days, seed=seed, from_day=from_day, to_day=to_day
+        data=data,
+        truth=truth,
+        impressions=impressions,
+        users=users,
+        days=days,
+        seed=seed,
+        from_day=from_day,
+        to_day=to_day,
     )
     with people_first():
         ingest_source(source, options, warehouse, place, Steps())
@@ -86,8 +84,8 @@ def write_kuailive(
 @app.command("check-raw")
 def check_raw(
     warehouse: Warehouse = DEFAULT_WAREHOUSE,
-    from_: Annotated[datetime.date | None, typer.Option("--from", parser=parse_day, metavar="YYYY-MM-DD")] = None,
-    to: Annotated[datetime.date | None, typer.Option("--to", parser=parse_day, metavar="YYYY-MM-DD")] = None,
+    from_: From = None,
+    to: To = None,
     place: Place = "local",
     overrides: Overrides = [],  # noqa: B006
 ) -> None:
@@ -100,8 +98,8 @@ def check_raw(
 
 @app.command()
 def backfill(
-    from_: Annotated[datetime.date | None, typer.Option("--from", parser=parse_day, metavar="YYYY-MM-DD")] = None,
-    to: Annotated[datetime.date | None, typer.Option("--to", parser=parse_day, metavar="YYYY-MM-DD")] = None,
+    from_: From = None,
+    to: To = None,
     warehouse: Warehouse = DEFAULT_WAREHOUSE,
     place: Place = "local",
     overrides: Overrides = [],  # noqa: B006
@@ -166,8 +164,8 @@ cli_samples.add_to(app)
 def audit(
     warehouse: Warehouse = DEFAULT_WAREHOUSE,
     trainset: Annotated[str | None, typer.Option(help="A train set of the warehouse, with its artefacts.")] = None,
-    from_: Annotated[datetime.date | None, typer.Option("--from", parser=parse_day, metavar="YYYY-MM-DD")] = None,
-    to: Annotated[datetime.date | None, typer.Option("--to", parser=parse_day, metavar="YYYY-MM-DD")] = None,
+    from_: From = None,
+    to: To = None,
     samples: Annotated[str | None, typer.Option(help="Folder of somebody's Parquet instead.")] = None,
     key: Annotated[str | None, typer.Option(help="--samples: column that names a row.")] = None,
     time: Annotated[str | None, typer.Option(help="--samples: column with the row's time.")] = None,
@@ -260,48 +258,7 @@ def serving(
         serve(warehouse, date, place, overrides, force=force)
 
 
-ModelName = Annotated[str, typer.Argument(help="Name of the model in the registry.")]
-Why = Annotated[str, typer.Option(help="For the history.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-
-
-@app.command()
-def rollback(
-    model: ModelName, why: Why, warehouse: Warehouse = DEFAULT_WAREHOUSE, place: Place = "local", yes: Yes = False
-) -> None:
-    """Make the champion's predecessor champion again."""
-    with people_first():
-        registry = _registry_to_change(
-            model, f"Make the predecessor of {model}'s champion champion again?", warehouse, place, yes=yes
-        )
-        console.print(f"[green]✓[/] {model}: version {registry.rollback(model, why=why)} is champion")
-
-
-@app.command()
-def withdraw(
-    model: ModelName, why: Why, warehouse: Warehouse = DEFAULT_WAREHOUSE, place: Place = "local", yes: Yes = False
-) -> None:
-    """Leave a model without a champion: its next candidate passes by the floors alone."""
-    with people_first():
-        registry = _registry_to_change(model, f"Leave {model} without a champion?", warehouse, place, yes=yes)
-        version = registry.withdraw(model, why=why)
-        console.print(f"[green]✓[/] {model}: version {version} is withdrawn; there is no champion")
-
-
-@app.command()
-def gate(
-    verdict_file: Annotated[Path, typer.Argument(help="verdict.json of a training, or the folder it is in.")],
-) -> None:
-    """Explain a verdict: every figure, interval and reason. Exits non-zero when it stopped the model."""
-    from training.verdict import VERDICT_FILE, Verdict, explain
-
-    with people_first():
-        path = verdict_file / VERDICT_FILE if verdict_file.is_dir() else verdict_file
-        if not path.exists():
-            raise ConfError(f"there is no verdict at {path}; look below <warehouse>/runs/<train set>/<model>")
-        verdict = Verdict.model_validate_json(path.read_text(encoding="utf-8"))
-        console.print(explain(verdict))
-        raise typer.Exit(int(ExitCode.OK if verdict.passed else ExitCode.GATE_STOPPED))
+cli_registry.add_to(app)
 
 
 @app.command()
@@ -364,19 +321,6 @@ def demo(
 
     with people_first():
         raise typer.Exit(run_demo(source, data, out, place, overrides, impressions))
-
-
-def _registry_to_change(model: str, question: str, warehouse: str, place: str, *, yes: bool) -> Registry:
-    """The registry, once the user has seen the model's versions and agreed; `yes` does not ask."""
-    from jobs.settings import Settings
-    from jobs.status import version_table
-    from training.registry import Registry
-
-    registry = Registry.open(*Settings.load(place).tracking(warehouse))
-    if not yes:
-        console.print(version_table(registry, [model]))
-        typer.confirm(question, abort=True)
-    return registry
 
 
 if __name__ == "__main__":

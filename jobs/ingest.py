@@ -26,13 +26,14 @@ class IngestOptions:
     Attributes:
         data: folder of a dataset.
         truth: folder for the simulator's true probabilities; outside the warehouse.
-        impressions, days: size of the simulation.
+        impressions, users, days: size of the simulation; users follow from the others unless told.
         from_day, to_day: simulated days to write, counted from 0; the end is not written.
     """
 
     data: str | None = None
     truth: str | None = None
     impressions: int = 300_000
+    users: int | None = None
     days: int | None = None
     seed: int = 20250301
     from_day: int = 0
@@ -64,7 +65,12 @@ def ingest_simulate(spark: SparkSession, options: IngestOptions, warehouse: str)
     """Simulate days of the platform; the truth goes beside the warehouse unless told otherwise."""
     days = options.days or 18
     conf = simulate.SimulationConf(
-        impressions=options.impressions, days=days, seed=options.seed, from_day=options.from_day, to_day=options.to_day
+        impressions=options.impressions,
+        users=options.users,
+        days=days,
+        seed=options.seed,
+        from_day=options.from_day,
+        to_day=options.to_day,
     )
     rows = simulate.simulate(spark, conf, warehouse, options.truth or f"{warehouse.rstrip('/')}-truth")
     last = conf.start + datetime.timedelta(days=(options.to_day or days) - 1)

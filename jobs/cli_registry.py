@@ -1,0 +1,74 @@
+"""Commands about published models: rollback, withdraw, gate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from features.errors import ConfError, ExitCode
+from jobs.cli_options import DEFAULT_WAREHOUSE, Place, Warehouse
+from jobs.console import console, people_first
+
+if TYPE_CHECKING:
+    from training.registry import Registry
+
+ModelName = Annotated[str, typer.Argument(help="Name of the model in the registry.")]
+Why = Annotated[str, typer.Option(help="For the history.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+
+def rollback(
+    model: ModelName, why: Why, warehouse: Warehouse = DEFAULT_WAREHOUSE, place: Place = "local", yes: Yes = False
+) -> None:
+    """Make the champion's predecessor champion again."""
+    with people_first():
+        registry = _registry_to_change(
+            model, f"Make the predecessor of {model}'s champion champion again?", warehouse, place, yes=yes
+        )
+        console.print(f"[green]✓[/] {model}: version {registry.rollback(model, why=why)} is champion")
+
+
+def withdraw(
+    model: ModelName, why: Why, warehouse: Warehouse = DEFAULT_WAREHOUSE, place: Place = "local", yes: Yes = False
+) -> None:
+    """Leave a model without a champion: its next candidate passes by the floors alone."""
+    with people_first():
+        registry = _registry_to_change(model, f"Leave {model} without a champion?", warehouse, place, yes=yes)
+        version = registry.withdraw(model, why=why)
+        console.print(f"[green]✓[/] {model}: version {version} is withdrawn; there is no champion")
+
+
+def gate(
+    verdict_file: Annotated[Path, typer.Argument(help="verdict.json of a training, or the folder it is in.")],
+) -> None:
+    """Explain a verdict: every figure, interval and reason. Exits non-zero when it stopped the model."""
+    from training.verdict import VERDICT_FILE, Verdict, explain
+
+    with people_first():
+        path = verdict_file / VERDICT_FILE if verdict_file.is_dir() else verdict_file
+        if not path.exists():
+            raise ConfError(f"there is no verdict at {path}; look below <warehouse>/runs/<train set>/<model>")
+        verdict = Verdict.model_validate_json(path.read_text(encoding="utf-8"))
+        console.print(explain(verdict))
+        raise typer.Exit(int(ExitCode.OK if verdict.passed else ExitCode.GATE_STOPPED))
+
+
+def _registry_to_change(model: str, question: str, warehouse: str, place: str, *, yes: bool) -> Registry:
+    """The registry, once the user has seen the model's versions and agreed; `yes` does not ask."""
+    from jobs.settings import Settings
+    from jobs.status import version_table
+    from training.registry import Registry
+
+    registry = Registry.open(*Settings.load(place).tracking(warehouse))
+    if not yes:
+        console.print(version_table(registry, [model]))
+        typer.confirm(question, abort=True)
+    return registry
+
+
+def add_to(app: typer.Typer) -> None:
+    """Give an application these commands."""
+    for command in (rollback, withdraw, gate):
+        app.command()(command)
