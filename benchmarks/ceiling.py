@@ -3,8 +3,8 @@
 limelight ingest simulate      raw logs, and the true probability of every label                          once
 limelight daily                features, samples, a train set (and LR, whose training takes least)        once
 <root>/models/<name>-<conf>/   a training on that train set, two at a time, one core each                 resumable
-<root>/histories/              the same rows without what else is known of a user: only the histories tell; for DIN and
-                               pooling
+<root>/histories/              the same rows without what else is known of a user: only the histories tell; for LR,
+                               pooling and DIN
 share of the way               (AUC − 0.5) / (ceiling − 0.5) of `enter` on the gate day; the ceiling is the AUC of the
                                true probability on the rows that the model was judged on
 """
@@ -40,7 +40,7 @@ DATE = "2025-03-19"
 TASK = "enter"
 AT_ONCE = 2
 OF_USERS = "user_"
-HISTORIES = ("dnn", "din")
+HISTORIES = ("lr", "dnn", "din")
 DONE = (ExitCode.OK, ExitCode.GATE_STOPPED)
 SETTINGS: Mapping[str, Any] = {"epochs": 6}
 """What all models have instead of the settings in conf/models, which are for 130,000 rows."""
