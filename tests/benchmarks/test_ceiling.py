@@ -24,10 +24,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> ceiling.World:
     )
 
 
+def _inputs(trainset: TrainSet) -> set[str]:
+    return {field.name for field in trainset.categorical} | {field.name for field in trainset.dense}
+
+
 def test_only_histories_tell_of_a_user(world: ceiling.World) -> None:
     found = ceiling._of_histories(world)
-    names = {field.name for field in (*found.trainset.categorical, *found.trainset.dense)}
-    gone = {field.name for field in (*world.trainset.categorical, *world.trainset.dense)} - names
+    names = _inputs(found.trainset)
+    gone = _inputs(world.trainset) - names
     assert "anchor_id" in names
     assert not any(name.startswith("user_") for name in names)
     assert {"user_id"} <= gone
