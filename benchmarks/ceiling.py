@@ -33,7 +33,7 @@ from jobs.settings import model_values
 from pipeline.tables import Warehouse
 from pipeline.trainset import load
 from training.config import TrainConf
-from training.run import METRICS_FILE
+from training.result import METRICS_FILE
 
 DATE = "2025-03-19"
 """The morning after the simulator's 18 days."""
