@@ -17,7 +17,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,7 @@ class World:
     """Simulated logs, and the train set made of them.
 
     Attributes:
+        root: folder of the trainings.
         trainset_root: folder that the train set's paths are relative to.
         heat, truth: see `jobs.ceiling`, of the gate day.
     """
@@ -65,7 +66,7 @@ class World:
 def measure(out: Path, impressions: int, models: Sequence[str], told: Callable[[str], None]) -> dict[str, Any]:
     """Model → AUC, ceiling and share of the way; `<model>, histories` → the same where only histories are known."""
     world = _world(out / "ceiling" / str(impressions), impressions)
-    histories = _of_histories(world)
+    histories = of_histories(world)
     asked = [(world, name, name) for name in models]
     asked += [(histories, name, f"{name}, histories") for name in HISTORIES if name in models]
     steps = Steps()
@@ -95,7 +96,7 @@ def _world(root: Path, impressions: int) -> World:
     )
 
 
-def _of_histories(world: World) -> World:
+def of_histories(world: World) -> World:
     """The same rows; of a user no id, no profile and no leaf."""
     root = world.root.with_name("histories")
     (root / "trainset").mkdir(parents=True, exist_ok=True)
@@ -112,13 +113,7 @@ def _of_histories(world: World) -> World:
     }
     trainset = whole.model_copy(update=known)
     (root / "trainset" / TRAINSET_FILE).write_text(trainset.model_dump_json(indent=1), encoding="utf-8")
-    return World(
-        root=root / "models",
-        trainset=trainset,
-        trainset_root=root / "trainset",
-        heat=world.heat,
-        truth=world.truth,
-    )
+    return replace(world, root=root / "models", trainset=trainset, trainset_root=root / "trainset")
 
 
 def settings_of(model: str, trainset: TrainSet) -> TrainConf:

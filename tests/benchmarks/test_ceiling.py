@@ -29,7 +29,7 @@ def _inputs(trainset: TrainSet) -> set[str]:
 
 
 def test_only_histories_tell_of_a_user(world: ceiling.World) -> None:
-    found = ceiling._of_histories(world)
+    found = ceiling.of_histories(world)
     names = _inputs(found.trainset)
     gone = _inputs(world.trainset) - names
     assert "anchor_id" in names
@@ -41,7 +41,7 @@ def test_only_histories_tell_of_a_user(world: ceiling.World) -> None:
 
 def test_its_manifest_and_files_can_be_read_again(world: ceiling.World) -> None:
     for _ in range(2):  # the second time as a run that goes on
-        found = ceiling._of_histories(world)
+        found = ceiling.of_histories(world)
     text = (found.trainset_root / TRAINSET_FILE).read_text(encoding="utf-8")
     assert TrainSet.model_validate_json(text) == found.trainset
     files = [Path(file.path) for split in found.trainset.splits.values() for file in split.files]
@@ -51,6 +51,6 @@ def test_its_manifest_and_files_can_be_read_again(world: ceiling.World) -> None:
 
 @pytest.mark.parametrize("name", ceiling.HISTORIES)
 def test_models_are_built_for_both(world: ceiling.World, name: str) -> None:
-    for trainset in (world.trainset, ceiling._of_histories(world).trainset):
+    for trainset in (world.trainset, ceiling.of_histories(world).trainset):
         conf = ceiling.settings_of(name, trainset)
         models.build(conf.model.name, trainset, conf.model.conf, conf.seed)
