@@ -26,9 +26,9 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import yaml
 
+from benchmarks.known_truth import Training
 from jobs.console import Steps
 from jobs.fit import FitOptions, fit
-from jobs.settings import model_values
 
 DATA_FILE, COLUMNS_FILE = "census-income.data.gz", "columns.txt"
 TASKS = ("income", "never_married")
@@ -132,8 +132,7 @@ def measure(census: Census, out: Path, seeds: Sequence[int], told: Callable[[str
 
 def settings_of(name: str, seed: int) -> dict[str, Any]:
     """A model's training conf: as in conf/models, with layers and epochs for this table."""
-    values = model_values(name) | dict(SETTINGS) | {"seed": seed}
-    return values | {"model": values["model"] | dict(LAYERS[name])}
+    return Training(name=name, model=name, layers=LAYERS[name], settings=SETTINGS, seed=seed).values
 
 
 def _one(census: Census, name: str, seed: int, out: Path) -> dict[str, float]:
