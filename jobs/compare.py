@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from features.errors import ConfError, DataError, LimelightError, Problem
-from features.manifest import SplitName, TrainSet
+from features.manifest import TrainSet
 from jobs.comparison import ComparedModel, Comparison
 from jobs.console import Steps, console, errors
-from jobs.fit import SOURCE_FILE, conf_for, encoded, given_splits, judged_splits, train_below, values_in
+from jobs.fit import SOURCE_FILE, GivenSamples, conf_for, encoded, judged_splits, train_below, values_in
 from jobs.settings import model_values
 from pipeline.config import conf_folder
 from training import models
@@ -37,7 +37,7 @@ MODELS, TRAINSET = "models", "trainset"
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareOptions:
+class CompareOptions(GivenSamples):
     """What was asked for.
 
     Attributes:
@@ -46,20 +46,11 @@ class CompareOptions:
         task: what models of one task learn; by default the one in their conf, else the schema's first label.
     """
 
-    train: str
-    valid: str
-    test: str | None
-    schema: Path
     models: tuple[str, ...]
     confs: Path | None
     task: str | None
     out: Path
     ranks: int
-
-    @property
-    def splits(self) -> dict[SplitName, str]:
-        """Split → URL."""
-        return given_splits(self.train, self.valid, self.test)
 
 
 @dataclass(frozen=True, kw_only=True)

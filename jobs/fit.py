@@ -38,29 +38,30 @@ SOURCE_FILE = "made_from.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class FitOptions:
-    """What was asked for; `conf` is a file like those in conf/models, and goes before the one of the model's name."""
+class GivenSamples:
+    """URLs of somebody's Parquet, and the file that says what its columns are."""
 
     train: str
     valid: str
     test: str | None
     schema: Path
+
+    @property
+    def splits(self) -> dict[SplitName, str]:
+        """Split → URL of those that there are."""
+        given: dict[SplitName, str | None] = {"train": self.train, "valid": self.valid, "test": self.test}
+        return {split: url for split, url in given.items() if url is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitOptions(GivenSamples):
+    """What was asked for; `conf` is a file like those in conf/models, and goes before the one of the model's name."""
+
     model: str
     conf: Path | None
     out: Path
     ranks: int
     resume: bool = False
-
-    @property
-    def splits(self) -> dict[SplitName, str]:
-        """Split → URL."""
-        return given_splits(self.train, self.valid, self.test)
-
-
-def given_splits(train: str, valid: str, test: str | None) -> dict[SplitName, str]:
-    """Split → URL of those that there are."""
-    given: dict[SplitName, str | None] = {"train": train, "valid": valid, "test": test}
-    return {split: url for split, url in given.items() if url is not None}
 
 
 def fit(options: FitOptions, steps: Steps) -> dict[str, Any]:

@@ -13,9 +13,9 @@ import yaml
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from features.errors import LimelightError, NotReadyError, Problem
-from features.manifest import SplitName, TrainSet
+from features.manifest import TrainSet
 from jobs.console import Step, Steps, console
-from jobs.fit import check_model, conf_for, given_splits
+from jobs.fit import GivenSamples, check_model, conf_for
 from jobs.launch import launch, training_arguments
 from jobs.search_report import SearchReport
 from jobs.search_space import SearchSpace, with_values
@@ -41,7 +41,7 @@ FAILURES_IN_A_ROW = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class TuneOptions:
+class TuneOptions(GivenSamples):
     """What was asked for.
 
     Attributes:
@@ -51,10 +51,6 @@ class TuneOptions:
         unpruned: trials that are complete before one is pruned.
     """
 
-    train: str
-    valid: str
-    test: str | None
-    schema: Path
     model: str
     conf: Path | None
     space: Path
@@ -65,11 +61,6 @@ class TuneOptions:
     task: str | None = None
     seed: int = 0
     unpruned: int = 5
-
-    @property
-    def splits(self) -> dict[SplitName, str]:
-        """Split → URL."""
-        return given_splits(self.train, self.valid, self.test)
 
 
 class Search:

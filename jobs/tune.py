@@ -23,7 +23,7 @@ from typing import Any
 
 from features.errors import ConfError
 from jobs.console import Steps
-from jobs.fit import encoded, given_splits, made_from, values_of
+from jobs.fit import encoded, made_from, values_of
 from jobs.search import LOWER_IS_BETTER, TRAINSET, Search, TuneOptions
 from jobs.search_report import SearchReport
 from jobs.search_space import SearchSpace
@@ -78,7 +78,9 @@ def _made_of(
     options: TuneOptions, schema: SampleSchema, space: SearchSpace, values: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What trials must share to be compared, as digests but for the space. Test is not a part of it."""
-    source = json.loads(made_from(given_splits(options.train, options.valid, None), schema))
+    chosen_by = dict(options.splits)
+    chosen_by.pop("test", None)
+    source = json.loads(made_from(chosen_by, schema))
     shared = TrainConf.of(dict(values)).model_dump(mode="json", exclude={"tracking"})
     return {
         "space": space.document(),
