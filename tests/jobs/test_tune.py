@@ -19,9 +19,8 @@ from features.errors import ConfError, HeldError, LimelightError, NotReadyError
 from jobs import search
 from jobs.console import Steps
 from jobs.fit import values_of
-from jobs.search_charts import Judged, search_picture
-from jobs.search_report import SearchReport, shortest
-from jobs.search_space import SearchSpace, with_values
+from jobs.search_report import SearchReport
+from jobs.search_space import with_values
 from jobs.study import LOCK_FILE, STUDY, open_study, study_url
 from jobs.train import run_rank
 from jobs.trial_link import DIVERGED, PRUNED, TrialLink
@@ -396,44 +395,3 @@ def test_gauc_wants_a_group(samples: Path, tmp_path: Path) -> None:
     schema.write_text((samples / "own" / "schema.yaml").read_text().replace("role: group", "role: ignore"))
     with pytest.raises(ConfError, match="gauc wants a group"):
         tune(options_in(samples, schema=schema, metric="gauc", out=tmp_path / "out"), Steps())
-
-
-def test_values_go_to_their_places() -> None:
-    conf = {"model": {"name": "lr"}, "plateau": None}
-    changed = with_values(conf, {"plateau.factor": 0.5, "model.hidden": [4]})
-    assert changed == {"model": {"name": "lr", "hidden": [4]}, "plateau": {"factor": 0.5}}
-    assert conf == {"model": {"name": "lr"}, "plateau": None}
-
-
-def test_numbers_in_yaml_may_have_any_notation(tmp_path: Path) -> None:
-    """YAML reads 1e-4 as text."""
-    path = tmp_path / "space.yaml"
-    path.write_text("a: {low: 1e-4, high: 1e-2, log: true}\nb: {low: 2, high: 8}\n")
-    space = SearchSpace.load(path)
-    assert space.document() == {"a": {"low": 1e-4, "high": 1e-2, "log": True}, "b": {"low": 2, "high": 8}}
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(0))
-    values = [space.suggest(study.ask()) for _ in range(20)]
-    assert {one["b"] for one in values} <= set(range(2, 9))
-    assert all(1e-4 <= one["a"] <= 1e-2 for one in values)
-
-
-def test_a_column_is_named_by_what_tells_it_apart() -> None:
-    keys = ["optim.dense.learning_rate", "optim.embedding.learning_rate", "model.dropout", "epochs"]
-    assert shortest(keys) == ["dense.learning_rate", "embedding.learning_rate", "dropout", "epochs"]
-    assert shortest(["a.b", "b"]) == ["a.b", "b"]
-
-
-@pytest.mark.parametrize("lower_is_better", [False, True])
-def test_the_picture_has_a_dot_per_trial_and_a_bar_per_key(lower_is_better: bool) -> None:
-    trials = [
-        Judged(number=0, value=0.6, complete=True),
-        Judged(number=1, value=0.9, complete=False),
-        Judged(number=3, value=0.7, complete=True),
-    ]
-    picture = search_picture("auc of <click>", trials, {"a": 0.75, "b": 0.25}, lower_is_better=lower_is_better)
-    elements = list(ET.fromstring(picture).iter())
-    dots = [e.get("fill") for e in elements if e.tag.endswith("circle")]
-    assert (len(dots), dots.count("#ffffff")) == (3, 1)
-    texts = [e.text for e in elements if e.tag.endswith("text")]
-    assert {"auc of <click>", "a", "0.75", "b", "0.25"} <= set(texts)
-    assert len([e for e in elements if e.tag.endswith("rect")]) == 1 + 2
