@@ -195,7 +195,7 @@ class HorovodExchange:
         """See `Exchange.start_gather_rows`."""
         tensor = self._counted(tensor)
         handle = self._horovod.allgather_async(tensor, name=_name("gather", tensor, tensor.shape[1:]))
-        return lambda: self._horovod.synchronize(handle)  # type: ignore[no-any-return]
+        return lambda: self._horovod.synchronize(handle)
 
     def alltoall(self, tensor: Tensor, counts: Tensor) -> Tensor:
         """See `Exchange.alltoall`."""

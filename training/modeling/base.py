@@ -155,7 +155,8 @@ class RankingModel(nn.Module, ABC):
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy is compiled anew: what was compiled reads the weights of this model."""
-        return {name: value for name, value in super().__getstate__().items() if name != "_compiled"}  # type: ignore[misc]
+        state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]
+        return {name: value for name, value in state.items() if name != "_compiled"}
 
     def _dense_of_batch(self, looked_up: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
         return self.dense(self.input.embedded(looked_up, batch))
