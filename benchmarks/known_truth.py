@@ -2,7 +2,7 @@
 
 <root>/<split>.parquet, schema.yaml   what models see
 <root>/trainset/                      the same, encoded once for all models
-<root>/runs/<name>/                   one training, as training/run.py leaves it
+<root>/runs/<name>/                   one training, as training/result.py lists it
 The truth stays in memory.
 """
 
@@ -28,7 +28,7 @@ from jobs.console import Steps
 from jobs.fit import conf_for, encoded, train_below
 from jobs.settings import model_values
 from training.evaluation import score_column
-from training.run import METRICS_FILE
+from training.result import METRICS_FILE
 from training.samples.schema import SampleSchema
 
 AT_ONCE = 2  # trainings, one core each

@@ -1,7 +1,7 @@
 """`limelight compare`: a list of models on one sample set → one table, one picture.
 
 <out>/trainset/              the samples, encoded once
-<out>/models/<name>/run/     as training/run.py leaves it; `limelight explain` takes <out>/models/<name>
+<out>/models/<name>/run/     as training/result.py lists it; `limelight explain` takes <out>/models/<name>
 <out>/compare.json           model → parameters, rows/s, split → task → figures; the best per figure
 <out>/compare.md, .svg       the same to read and to look at
 
@@ -27,7 +27,7 @@ from jobs.settings import model_values
 from pipeline.config import conf_folder
 from training import models
 from training.config import TrainConf
-from training.run import METRICS_FILE, TrainResult, read_result
+from training.result import METRICS_FILE, TrainResult, read_result
 from training.samples.schema import SampleSchema
 from training.storage import Folder
 

@@ -33,7 +33,7 @@ from training.evaluation import score_column
 from training.exchange import SingleExchange
 from training.importance import Explained, Group, Loss, groups_of
 from training.metrics import Judged, evaluate
-from training.run import RESULT_FILE, load_model
+from training.result import RESULT_FILE, load_model
 from training.samples.files import SplitFiles
 
 EXPLAIN_FILE, PICTURE_FILE = "explain.json", "explain.svg"

@@ -1,7 +1,7 @@
 """`limelight fit`: somebody's own samples → a trained model, its metrics, curves and export. It needs no Spark.
 
 <out>/trainset/      the samples, encoded; made anew when files or schema have changed
-<out>/run/           checkpoints, weights, predictions (training/run.py)
+<out>/run/           checkpoints, weights, predictions (training/result.py)
 <out>/export/        the graph for ONNX Runtime, with all that scoring needs
 <out>/metrics.json   split → task → auc, gauc where a group is named, logloss, pcoc, rows
 <out>/curves.json    one record per epoch
@@ -28,7 +28,7 @@ from jobs.settings import TrainingSettings, model_values
 from training import models
 from training.config import TrainConf
 from training.export import export_folder
-from training.run import CURVES_FILE, METRICS_FILE, MODEL_FILE, TrainResult, load_model, read_result
+from training.result import CURVES_FILE, METRICS_FILE, MODEL_FILE, TrainResult, load_model, read_result
 from training.samples.build import build, sample_rows
 from training.samples.files import SplitFiles
 from training.samples.schema import SampleSchema

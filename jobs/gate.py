@@ -17,7 +17,7 @@ from jobs.release import Release, release
 from jobs.stage_door import door_parser, open_door
 from pipeline.trainset import load
 from training.registry import Registry
-from training.run import read_result
+from training.result import read_result
 from training.storage import Folder
 from training.verdict import explain
 

@@ -15,7 +15,7 @@ from features.errors import LimelightError, ResourceError
 from features.storage import write_bytes
 from jobs.settings import TrainingSettings
 from training.config import TrainConf
-from training.run import TrainResult
+from training.result import TrainResult
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -16,7 +16,7 @@ from training.export import export_folder
 from training.gate_day import judge_folders
 from training.parity import check_parity
 from training.registry import Registry
-from training.run import MODEL_FILE, load_model, read_result
+from training.result import MODEL_FILE, load_model, read_result
 from training.storage import Folder
 from training.verdict import VERDICT_FILE, GateConf, Verdict
 

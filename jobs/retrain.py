@@ -28,7 +28,7 @@ from pipeline.tables import Warehouse
 from pipeline.trainset import TrainSetBuilder, load
 from training.published import MODEL_FILE
 from training.registry import Registry
-from training.run import read_result
+from training.result import read_result
 from training.storage import Folder
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ from training.evaluation import judge, score
 from training.exchange import SingleExchange
 from training.feed import Feed
 from training.judgement import monitored
-from training.run import RESULT_FILE, load_model
+from training.result import RESULT_FILE, load_model
 from training.world import World
 
 if TYPE_CHECKING:

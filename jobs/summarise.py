@@ -13,7 +13,7 @@ from jobs.retrain import Retrained
 from jobs.summary import GateSummary, PublishedVersion, Summary, TaskSummary
 from training.published import verify
 from training.registry import Registry
-from training.run import read_result
+from training.result import read_result
 from training.storage import Folder
 
 

@@ -17,7 +17,8 @@ from features.errors import DivergedError, LimelightError
 from features.storage import read_bytes
 from jobs.trial_link import TrialLink
 from training.config import TrainConf
-from training.run import INTERRUPTED_EXIT_CODE, TrainResult, train
+from training.result import TrainResult
+from training.run import INTERRUPTED_EXIT_CODE, train
 from training.world import World
 
 

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from training.registry import quiet_client
-from training.run import CURVES_FILE, RUN_FILE, read_result
+from training.result import CURVES_FILE, RUN_FILE, read_result
 from training.storage import Folder
 
 

@@ -1,17 +1,6 @@
 """The one training function: alone, on each rank under horovodrun, or on each executor under horovod.spark.
 
-Below `out_url`, written by rank 0:
-
-    trainset.json               what the model was trained on
-    checkpoints/                see training.checkpoint
-    best/                       weights and optimiser of the best epoch so far
-    model.safetensors           weights of the best epoch, and optimiser.safetensors its state
-    model.json                  name, settings, tasks and what each predicts, best epoch
-    predictions-<split>.parquet see training.evaluation, for every split that is judged
-    calibration.json            the curves of calibrated probabilities, if conf asks for them
-    metrics.json                split → task → figures
-    curves.json                 one record per epoch
-    result.json                 last of all: the training is complete
+What it writes below `out_url` is listed in training.result.
 """
 
 from __future__ import annotations
@@ -23,23 +12,37 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from pydantic import Field
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from features.errors import DataError, Problem
-from features.manifest import TRAINSET_FILE, Frozen, SplitName, TrainSet
+from features.manifest import TRAINSET_FILE, SplitName, TrainSet
 from training import checkpoint, models
-from training.calibration import CALIBRATION_FILE, Calibration, CalibrationLayer, fit, fitted_on
 from training.config import TrainConf
-from training.evaluation import Figures, Scored, gathered, judge, score, write_predictions
 from training.exchange import Exchange, open_exchange
 from training.feed import Feed
 from training.judgement import Record
 from training.loop import Hooks, Loop, StopRequest
 from training.optim import OptimConf, Optimiser
 from training.progress import progress_bar
+from training.result import (
+    BEST,
+    CHECKPOINTS,
+    CURVES_FILE,
+    METRICS_FILE,
+    MODEL_FILE,
+    OPTIMISER_FILE,
+    RESULT_FILE,
+    RUN_FILE,
+    TABLE_WEIGHT,
+    WEIGHTS_FILE,
+    WRITTEN,
+    TrainResult,
+    read_result,
+    read_trainset,
+)
+from training.splits import Splits
 from training.step import Learner
 from training.storage import Folder
 from training.tracking import Tracking
@@ -49,49 +52,6 @@ from training.world import World
 log = logging.getLogger(__name__)
 
 INTERRUPTED_EXIT_CODE = 143  # 128 + SIGTERM, as shells and schedulers expect: saved, go on with --resume
-
-CHECKPOINTS, BEST = "checkpoints", "best"
-MODEL_FILE, WEIGHTS_FILE, OPTIMISER_FILE = "model.json", "model.safetensors", "optimiser.safetensors"
-METRICS_FILE, CURVES_FILE, RESULT_FILE, RUN_FILE = "metrics.json", "curves.json", "result.json", "run.json"
-TABLE_WEIGHT = "table.weight"
-_WRITTEN = (
-    CHECKPOINTS,
-    BEST,
-    MODEL_FILE,
-    WEIGHTS_FILE,
-    OPTIMISER_FILE,
-    CALIBRATION_FILE,
-    METRICS_FILE,
-    CURVES_FILE,
-    RESULT_FILE,
-)
-
-
-class TrainResult(Frozen):
-    """What a training came to; the same on every rank.
-
-    Attributes:
-        interrupted: a request to stop ended it before its end; a checkpoint was saved.
-        given_up: it was ended after an epoch because it promised too little; only curves.json was written.
-        metrics: split → task → figures; empty when interrupted or given up.
-        rows_per_second: over all ranks, in the steps of this process's epochs.
-        added: vocabulary → ids that a warm start added.
-        run_id: of MLflow; None without tracking.
-    """
-
-    model: str
-    tasks: tuple[str, ...]
-    interrupted: bool
-    given_up: bool = False
-    epochs: int
-    best_epoch: int | None
-    world_size: int
-    steps: int
-    dropped_per_epoch: int
-    rows_per_second: float | None = None
-    metrics: Mapping[str, Mapping[str, Mapping[str, float | int | None]]] = Field(default_factory=dict)
-    added: Mapping[str, int] = Field(default_factory=dict)
-    run_id: str | None = None
 
 
 def train(
@@ -148,11 +108,13 @@ class _Training:
     ) -> None:
         self.conf, self.exchange, self.out, self.gives_up = conf, exchange, Folder(out_url), gives_up
         self.trainset = read_trainset(trainset_url)
-        self.url = trainset_url
-        self.device, self.dtype = device_of(conf, exchange.world), getattr(torch, conf.precision)
+        device, dtype = device_of(conf, exchange.world), getattr(torch, conf.precision)
+        self.splits = Splits(
+            conf=conf, trainset=self.trainset, url=trainset_url, exchange=exchange, device=device, dtype=dtype
+        )
         torch.manual_seed(conf.seed * 1_000_003 + exchange.world.rank)  # of dropout: another one on every rank
         model = models.build(conf.model.name, self.trainset, conf.model.conf, conf.seed)
-        model = model.to(device=self.device, dtype=self.dtype)
+        model = model.to(device=device, dtype=dtype)
         regularised = model.regularised_parameters()
         optimiser = Optimiser(model.table, model.dense_parameters(), conf.optim, regularised=regularised)
         self.learner = Learner(model, optimiser, exchange, conf.accumulate)
@@ -166,14 +128,14 @@ class _Training:
     def clear(self) -> None:
         """Remove what an earlier training left."""
         if self.exchange.world.is_first:
-            for name in _WRITTEN:
+            for name in WRITTEN:
                 self.out.delete(name)
         self.exchange.barrier()
 
     def run(self, *, resume: bool, init_from: str | None, show_progress: bool) -> TrainResult:
         """Train from a checkpoint, an earlier model, or anew; evaluate the best epoch; write everything down."""
         stop = StopRequest()
-        feed = self._feed("train", self.conf.batch_size)
+        feed = self.splits.feed("train", self.conf.batch_size)
         saved = checkpoint.latest(self._checkpoints) if resume else None
         if saved is None and init_from is not None:
             self._start_warm(init_from)
@@ -181,7 +143,7 @@ class _Training:
         self._open_tracking(resumed=saved is not None)
         with progress_bar(feed, self.conf, shown=show_progress and self.exchange.world.is_first) as advance:
             hooks = Hooks(
-                evaluate=lambda: self._judged("valid", keep=False),
+                evaluate=lambda: self.splits.judged(self.learner.model, "valid"),
                 improved=self._keep_best,
                 epoch_done=self._epoch_done,
                 step_done=advance,
@@ -198,17 +160,6 @@ class _Training:
     @property
     def _checkpoints(self) -> str:
         return self.out.folder(CHECKPOINTS).url
-
-    def _feed(self, split: SplitName, batch_size: int) -> Feed:
-        return Feed(
-            self.trainset,
-            self.url,
-            split=split,
-            batch_size=batch_size,
-            world=self.exchange.world,
-            seed=self.conf.seed,
-            threads=self.conf.feed_threads,
-        )
 
     def _start_warm(self, url: str) -> None:
         """Take over an earlier model of the same kind, its table grown to this train set's.
@@ -249,38 +200,6 @@ class _Training:
         except BaseException:
             self.tracking.end({}, "FAILED")
             raise
-
-    def _judged(self, split: SplitName, *, keep: bool) -> Figures:
-        """Figures of a split by the model as it is, none for a split without rows; `keep` writes predictions down."""
-        if split not in self.trainset.splits or self.trainset.splits[split].rows == 0:
-            return {}
-        model, scored = self.learner.model, self._scored(split)
-        if split == "valid" and model.calibration is not None:
-            scored = scored.where(~fitted_on(scored.row_id))
-        if keep:
-            write_predictions(self.out, f"predictions-{split}.parquet", scored, model.tasks, self.exchange)
-        return judge(scored, model.tasks, self.exchange)
-
-    def _scored(self, split: SplitName) -> Scored:
-        feed, sampled = self._feed(split, self.conf.evaluation_batch_size), split in self.conf.sampled_splits
-        return score(self.learner.model, feed, self.device, self.dtype, sampled=sampled)
-
-    def _calibrate(self) -> None:
-        """Fit curves on one half of the valid split, and put them into the model; the other half stays for judging."""
-        kind, model = self.conf.calibration.kind, self.learner.model
-        if kind is None or self.trainset.splits["valid"].rows == 0:
-            return
-        scored = self._scored("valid")
-        chosen = fitted_on(scored.row_id)
-        before = judge(scored.where(~chosen), model.tasks, self.exchange)
-        rows, found = gathered(scored.where(chosen), self.exchange), None
-        if self.exchange.world.is_first:
-            found = fit(kind, model.targets_of, rows.scores.numpy(), rows.labels.numpy(), rows.weights.numpy())
-            found = found.model_copy(update={"uncalibrated": {task: f.as_dict() for task, f in before.items()}})
-            self.out.write(CALIBRATION_FILE, found.model_dump_json(indent=1).encode())
-        found = self.exchange.broadcast_object(found)
-        assert found is not None
-        model.calibration = CalibrationLayer(found).to(self.device)
 
     def _keep_best(self, epoch: int) -> None:
         if self.exchange.world.is_first:
@@ -338,12 +257,13 @@ class _Training:
     def _complete(self, result: TrainResult, curves: list[Record]) -> TrainResult:
         """Evaluate the best epoch, and write the results down, `result.json` last."""
         weights = self.out.read(f"{BEST}/{result.best_epoch}.{WEIGHTS_FILE}")
-        self.learner.model.load_state_dict(load_tensors(weights))
-        self._calibrate()
+        model = self.learner.model
+        model.load_state_dict(load_tensors(weights))
+        self.splits.calibrate(model, self.out)
         judged: Mapping[SplitName, bool] = {"train": self.conf.judge_train, "test": self.conf.judge_test}
         names: tuple[SplitName, ...] = ("train", "valid", "gate", "test")
-        splits = [split for split in names if judged.get(split, True)]
-        figures = {split: self._judged(split, keep=True) for split in splits if split in self.trainset.splits}
+        splits = [split for split in names if judged.get(split, True) and split in self.trainset.splits]
+        figures = {split: self.splits.judged(model, split, keep_in=self.out) for split in splits}
         metrics = {
             split: {task: values.as_dict() for task, values in tasks.items()} for split, tasks in figures.items()
         }
@@ -377,35 +297,6 @@ class _Training:
         """Target → what its probabilities went through, as in the published manifest; {} without calibration."""
         layer = self.learner.model.calibration
         return {} if layer is None else {task: layer.calibration.how(task) for task in layer.calibration.targets}
-
-
-def read_trainset(url: str) -> TrainSet:
-    """The manifest in a train set's folder.
-
-    Raises:
-        DataError: there is none.
-    """
-    try:
-        return TrainSet.model_validate_json(Folder(url).read(TRAINSET_FILE))
-    except FileNotFoundError as error:
-        raise DataError([Problem(what=f"no {TRAINSET_FILE} in {url}", remedy="Export the train set first.")]) from error
-
-
-def read_result(out: Folder) -> TrainResult | None:
-    """The result of a complete training, None before that."""
-    return TrainResult.model_validate_json(out.read(RESULT_FILE)) if RESULT_FILE in out.names() else None
-
-
-def load_model(out_url: str) -> tuple[models.RankingModel, TrainSet]:
-    """The trained model of a complete training, on CPU and in evaluation mode, and what it was trained on."""
-    folder = Folder(out_url)
-    conf = TrainConf.of(json.loads(folder.read(MODEL_FILE))["conf"])
-    trainset = TrainSet.model_validate_json(folder.read(TRAINSET_FILE))
-    model = models.build(conf.model.name, trainset, conf.model.conf, conf.seed)
-    model.to(getattr(torch, conf.precision)).load_state_dict(load_tensors(folder.read(WEIGHTS_FILE)))
-    if CALIBRATION_FILE in folder.names():
-        model.calibration = CalibrationLayer(Calibration.model_validate_json(folder.read(CALIBRATION_FILE)))
-    return model.eval(), trainset
 
 
 def device_of(conf: TrainConf, world: World) -> torch.device:

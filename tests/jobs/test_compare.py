@@ -20,7 +20,7 @@ from jobs.comparison import COLUMNS, COMPARE_FILE, ComparedModel, Comparison
 from jobs.console import Steps
 from tests.jobs.own_models import CONFS, Launched, compared, options_in, write_conf
 from training.calibration import CALIBRATION_FILE
-from training.run import load_model
+from training.result import load_model
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,8 @@ from tests.training.samples.own_files import rows, write
 from tests.training.thread_ranks import on_ranks
 from training.config import TrainConf
 from training.evaluation import score
-from training.run import TrainResult, load_model, train
+from training.result import TrainResult, load_model
+from training.run import train
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
 

@@ -27,7 +27,7 @@ from training.export import export_folder, torch_scores
 from training.modeling.base import Target
 from training.models import build
 from training.published import verify
-from training.run import load_model
+from training.result import load_model
 from training.scorer import Scorer, graph_inputs
 
 Rows = tuple[np.ndarray, np.ndarray, np.ndarray]

@@ -24,7 +24,8 @@ from training import checkpoint
 from training.batch import Batch
 from training.config import TrainConf
 from training.feed import Feed
-from training.run import INTERRUPTED_EXIT_CODE, TrainResult, load_model, train
+from training.result import TrainResult, load_model
+from training.run import INTERRUPTED_EXIT_CODE, train
 from training.step import Learner, StepLosses
 from training.world import World
 

@@ -15,7 +15,7 @@ from tests.training.test_models import build, make_batch
 from tests.training.trainset_factory import write_trainset
 from training.batch import Batch
 from training.optim import OptimConf, Optimiser
-from training.run import TABLE_WEIGHT
+from training.result import TABLE_WEIGHT
 from training.warm_start import grown_state, grown_weights, growth
 
 NEW_IDS = {"user_id": 7, "anchor_id": 3}
