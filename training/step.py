@@ -27,6 +27,7 @@ from training.loss import total_loss, weighted_bce
 from training.modeling.layers import CrossRank
 from training.models import RankingModel
 from training.optim import Optimiser
+from training.parts import Named, Part, unheard
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +81,7 @@ class Learner:
 
     Attributes:
         diverged: [] how many of this rank's losses were not numbers, so far.
+        part: is told which part of a step begins (see training.parts).
 
     Raises:
         ConfError: `accumulate` above 1 for a model with statistics of the batch: those of a part are others.
@@ -88,7 +90,8 @@ class Learner:
     def __init__(self, model: RankingModel, optimiser: Optimiser, exchange: Exchange, accumulate: int = 1) -> None:
         self.model, self.optimiser, self.exchange, self.accumulate = model, optimiser, exchange, accumulate
         self.diverged = torch.zeros((), dtype=torch.float64, device=model.table.weight.device)
-        model.synchronise(exchange.sum_ if exchange.world.size > 1 else None)
+        self.part: Named = unheard
+        model.synchronise(self._summed if exchange.world.size > 1 else None)
         layers = [name for name, layer in model.named_modules() if isinstance(layer, CrossRank)]
         if accumulate > 1 and layers:
             raise ConfError(
@@ -99,7 +102,8 @@ class Learner:
 
     def step(self, batch: Batch, flag: bool = False) -> StepLosses:
         """Learn from one batch; `flag` travels with the weights, so that ranks can agree to stop."""
-        labels, weights = self.model.targets(batch)
+        with self.part(Part.FORWARD):
+            labels, weights = self.model.targets(batch)
         counts = self._counted_together(weights.sum(dim=0), flag, batch)
         self.model.zero_grad(set_to_none=True)
         cuts = [len(batch) * part // self.accumulate for part in range(self.accumulate + 1)]
@@ -125,28 +129,37 @@ class Learner:
         positions = weights.new_zeros(0) if tower is None or batch.position is None else tower.counts(batch.position)
         terms, asked = self.model.auxiliary_terms(batch).double(), weights.new_tensor(float(flag)).double()
         own = [weights.double(), torch.stack([terms, asked, self.diverged]), positions.double()]
-        totals, alone, counts = torch.split(self.exchange.sum_(torch.cat(own)), [len(part) for part in own])
+        totals, alone, counts = torch.split(self._summed(torch.cat(own)), [len(part) for part in own])
         return _Counts(weights=totals, terms=alone[0], flag=alone[1], diverged=alone[2], positions=counts)
 
     def _backward(self, batch: Batch, labels: Tensor, weights: Tensor, counts: _Counts) -> _Part:
         """Add the gradient of some of the step's rows to that of the others."""
         if self.model.position is not None and batch.position is not None:
             self.model.position.global_counts = counts.positions
-        logits, auxiliary = self.model.with_auxiliary(batch)
-        kind = logits.dtype
-        sums = weighted_bce(logits, labels.to(kind), weights.to(kind))
-        loss = total_loss(sums, counts.weights.to(kind), self.model.task_weights.to(kind))
-        if auxiliary is not None:
-            loss = loss + self.model.auxiliary_weight * auxiliary / counts.terms.to(kind).clamp(min=1)
-        torch.autograd.backward(loss)
+        with self.part(Part.FORWARD):
+            logits, auxiliary = self.model.with_auxiliary(batch)
+            kind = logits.dtype
+            sums = weighted_bce(logits, labels.to(kind), weights.to(kind))
+            loss = total_loss(sums, counts.weights.to(kind), self.model.task_weights.to(kind))
+            if auxiliary is not None:
+                loss = loss + self.model.auxiliary_weight * auxiliary / counts.terms.to(kind).clamp(min=1)
+        with self.part(Part.BACKWARD):
+            torch.autograd.backward(loss)
         return _Part(sums=sums.detach(), loss=loss.detach(), logits=logits.detach())
 
     def _update(self) -> None:
-        parameters = self.optimiser.parameters
-        own = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-        for parameter, summed in zip(parameters, self.exchange.sum_many(own), strict=True):
-            parameter.grad = summed
-        table = self.model.table.weight.grad
-        assert table is not None, "the embedding table takes part in every loss"
-        table = table.coalesce()  # as it is already: autograd forgets that when it keeps the gradient
-        self.optimiser.step(*self.exchange.sum_rows(table.indices()[0], table.values()))
+        with self.part(Part.EXCHANGE):
+            parameters = self.optimiser.parameters
+            own = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+            for parameter, summed in zip(parameters, self.exchange.sum_many(own), strict=True):
+                parameter.grad = summed
+            table = self.model.table.weight.grad
+            assert table is not None, "the embedding table takes part in every loss"
+            table = table.coalesce()  # as it is already: autograd forgets that when it keeps the gradient
+            rows, gradient = self.exchange.sum_rows(table.indices()[0], table.values())
+        with self.part(Part.UPDATE):
+            self.optimiser.step(rows, gradient)
+
+    def _summed(self, tensor: Tensor) -> Tensor:
+        with self.part(Part.EXCHANGE):
+            return self.exchange.sum_(tensor)
