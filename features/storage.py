@@ -88,7 +88,7 @@ def write_bytes(url: str, content: bytes) -> None:
     """Write a file at a path that only this attempt uses; readers learn of it by a manifest."""
     filesystem, path = resolve(url)
     _make_folder_of(filesystem, path)
-    with filesystem.open_output_stream(path) as sink:
+    with filesystem.open_output_stream(path, compression=None) as sink:  # Arrow would compress what is named *.gz
         sink.write(content)
 
 

@@ -29,9 +29,12 @@ def fit(
     ] = None,
     ranks: Ranks = 1,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with trainings that were cut off.")] = False,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Where a step's time goes: a table, and a trace in OUT/profile.")
+    ] = False,
 ) -> None:
     """Train a model on your own Parquet: no warehouse, no Spark."""
-    from jobs.fit import FitOptions, show
+    from jobs.fit import FitOptions, show, show_training
     from jobs.fit import fit as fit_samples
 
     with people_first():
@@ -45,8 +48,10 @@ def fit(
             out=out,
             ranks=ranks,
             resume=resume,
+            profile=profile,
         )
         show(fit_samples(options, Steps()))
+        show_training(options)
 
 
 def compare(

@@ -5,12 +5,14 @@
 <out>/export/        the graph for ONNX Runtime, with all that scoring needs
 <out>/metrics.json   split → task → auc, gauc where a group is named, logloss, pcoc, rows
 <out>/curves.json    one record per epoch
+<out>/profile/       where the time of a step goes, with --profile (training/profiler.py)
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +30,8 @@ from jobs.settings import TrainingSettings, model_values
 from training import models
 from training.config import TrainConf
 from training.export import export_folder
-from training.result import CURVES_FILE, METRICS_FILE, MODEL_FILE, TrainResult, load_model, read_result
+from training.profiler import TEXT_FILE
+from training.result import CURVES_FILE, METRICS_FILE, MODEL_FILE, PROFILE, TrainResult, load_model, read_result
 from training.samples.build import build, sample_rows
 from training.samples.files import SplitFiles
 from training.samples.schema import SampleSchema
@@ -62,6 +65,17 @@ class FitOptions(GivenSamples):
     out: Path
     ranks: int
     resume: bool = False
+    profile: bool = False
+
+    @property
+    def run_folder(self) -> Path:
+        """Of the training."""
+        return self.out.absolute() / "run"
+
+    @property
+    def profile_folder(self) -> Path:
+        """Of `--profile`."""
+        return self.out.absolute() / PROFILE
 
 
 def fit(options: FitOptions, steps: Steps) -> dict[str, Any]:
@@ -77,9 +91,12 @@ def fit(options: FitOptions, steps: Steps) -> dict[str, Any]:
     trainset = encoded(schema, options.splits, root, options.out.name, steps)
     conf = conf_for(values, trainset)
     check_model(conf, trainset)
-    run = options.out.absolute() / "run"
+    run = options.run_folder
+    if not options.resume:
+        shutil.rmtree(options.profile_folder, ignore_errors=True)  # of the training that this one replaces
+    profile = str(options.profile_folder) if options.profile else None
     with steps.step(f"train {options.model}", live=False) as step:
-        train_below(run, conf, root, options.ranks, step, resume=options.resume)
+        train_below(run, conf, root, options.ranks, step, resume=options.resume, profile=profile)
     with steps.step("export"):
         model, _ = load_model(str(run))
         first = next(SplitFiles.below("valid", options.valid).batches(schema.read))
@@ -151,7 +168,9 @@ def check_model(conf: TrainConf, trainset: TrainSet) -> models.RankingModel:
     return models.build(conf.model.name, trainset.model_copy(update={"vocabularies": few}), conf.model.conf, conf.seed)
 
 
-def train_below(run: Path, conf: TrainConf, root: Path, ranks: int, step: Step, *, resume: bool) -> TrainResult:
+def train_below(
+    run: Path, conf: TrainConf, root: Path, ranks: int, step: Step, *, resume: bool, profile: str | None = None
+) -> TrainResult:
     """Train on the encoded samples below `root`.
 
     Raises:
@@ -159,13 +178,13 @@ def train_below(run: Path, conf: TrainConf, root: Path, ranks: int, step: Step, 
         NotReadyError: it was interrupted.
     """
     settings = TrainingSettings(ranks=ranks, launcher="horovodrun" if ranks > 1 else "alone")
-    launch(settings, training_arguments(conf, str(root), str(run), resume=resume))
+    launch(settings, training_arguments(conf, str(root), str(run), resume=resume, profile=profile))
     result = read_result(Folder(str(run)))
     if result is None:
         remedy = "Run the command again with --resume"
         raise NotReadyError([Problem(table=str(run), what="the training was interrupted", remedy=remedy)])
     step.rows = result.steps * conf.batch_size
-    step.note = f"{result.rows_per_second or 0:,.0f} rows/s, world size {result.world_size}"
+    step.note = f"{result.pace}, world size {result.world_size}"
     return result
 
 
@@ -217,3 +236,28 @@ def show(
             shown = [f"{figures[name]:.4f}" if figures.get(name) is not None else "–" for name in names]
             table.add_row(split, task, *shown, f"{figures.get('rows', 0):,}")
     console.print(table)
+
+
+def show_training(options: FitOptions) -> None:
+    """How fast it was, and what `--profile` found."""
+    result = read_result(Folder(str(options.run_folder)))
+    if result is not None and result.rows_per_second is not None:
+        console.print(pace_table(result))
+    profile = options.profile_folder / TEXT_FILE
+    if options.profile and profile.is_file():
+        console.print(profile.read_text(encoding="utf-8"), end="", markup=False, soft_wrap=True)
+
+
+def pace_table(result: TrainResult) -> Table:
+    """One line: the pace of the steps, judging aside."""
+    exchange, sent = result.exchange_ms_per_step, result.bytes_sent_per_step
+    table = Table("rows/s", "waiting for data", "exchange, ms per step", "bytes sent per step", "ranks", "steps")
+    table.add_row(
+        f"{result.rows_per_second or 0:,.0f}",
+        f"{result.waiting_share or 0:.1%}",
+        "–" if exchange is None else f"{exchange:,.2f}",
+        f"{sent or 0:,.0f}",
+        str(result.world_size),
+        f"{result.steps:,}",
+    )
+    return table

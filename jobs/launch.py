@@ -34,13 +34,20 @@ def training_arguments(
     resume: bool = False,
     init_from: str | None = None,
     trial: str | None = None,
+    profile: str | None = None,
 ) -> list[str]:
-    """The rank's command line; settings travel as a file below `out_url`, `trial` is the URL of a TrialLink."""
+    """The rank's command line; settings travel as a file below `out_url`.
+
+    Args:
+        trial: URL of a TrialLink.
+        profile: URL of a folder for a profile.
+    """
     conf_url = f"{out_url}/{TRAIN_CONF_FILE}"
     write_bytes(conf_url, conf.model_dump_json(indent=1).encode())
     arguments = ["--trainset", trainset_url, "--out", out_url, "--conf", conf_url]
     arguments += ["--resume"] if resume else []
     arguments += ["--trial", trial] if trial else []
+    arguments += ["--profile", profile] if profile else []
     return [*arguments, "--init-from", init_from] if init_from else arguments
 
 

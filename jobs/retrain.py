@@ -206,7 +206,7 @@ class Retrainer:
                         [Problem(table="runs", what=f"{model} was interrupted", remedy="Run the command again")]
                     )
                 step.rows = result.steps * conf.batch_size
-                step.note = f"{result.rows_per_second or 0:,.0f} rows/s on {result.world_size} ranks"
+                step.note = f"{result.pace}, on {result.world_size} ranks"
                 added = dict(result.added) or added
             with self._steps.step(f"gate {model}") as step:
                 releases[model] = release(model, folder, root, self.registry, self._settings.gate)

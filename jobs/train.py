@@ -17,8 +17,10 @@ from features.errors import DivergedError, LimelightError
 from features.storage import read_bytes
 from jobs.trial_link import TrialLink
 from training.config import TrainConf
-from training.result import TrainResult
+from training.profiler import TEXT_FILE, ProfileRequest
+from training.result import PROFILE, TrainResult
 from training.run import INTERRUPTED_EXIT_CODE, train
+from training.storage import Folder
 from training.world import World
 
 
@@ -31,6 +33,14 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in --out")
     parser.add_argument("--init-from", help="--out of an earlier training to start warm from")
     parser.add_argument("--trial", help="URL of the trial of a search that this training is (jobs/trial_link.py)")
+    parser.add_argument(
+        "--profile",
+        nargs="?",
+        const="",
+        metavar="FOLDER",
+        help="rank 0 writes a trace of some steps and a table of their parts into FOLDER (docs/profile.md); without "
+        "a folder into --out/profile, and the table is printed",
+    )
     parser.add_argument("--launcher", choices=("alone", "spark"), default="alone", help="alone: this process is a rank")
     parser.add_argument("--ranks", type=int, default=2, help="with --launcher spark: how many executors' slots")
     return parser.parse_args(arguments)
@@ -46,7 +56,22 @@ def run_rank(arguments: Sequence[str]) -> TrainResult:
         hvd.init()
     if options.trial is not None:
         return _run_trial(conf, options)
-    return train(conf, options.trainset, options.out, resume=options.resume, init_from=options.init_from)
+    profile = None if options.profile is None else ProfileRequest(url=_profile_url(options))
+    return train(
+        conf, options.trainset, options.out, resume=options.resume, init_from=options.init_from, profile=profile
+    )
+
+
+def _profile_url(options: argparse.Namespace) -> str:
+    return options.profile or f"{options.out}/{PROFILE}"
+
+
+def _show_profile(options: argparse.Namespace) -> None:
+    """Print what rank 0 has measured, unless whoever named a folder for it does."""
+    if options.profile == "" and World.current().is_first:
+        folder = Folder(_profile_url(options))
+        if TEXT_FILE in folder.names():
+            print(folder.read(TEXT_FILE).decode(), end="")
 
 
 def _run_trial(conf: TrainConf, options: argparse.Namespace) -> TrainResult:
@@ -70,8 +95,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             rest = [given[at] for at in range(len(given)) if "--launcher" not in given[max(0, at - 1) : at + 1]]
             results = run_on_spark(parse_arguments(given).ranks, rest)
-            return INTERRUPTED_EXIT_CODE if any(result["interrupted"] for result in results) else 0
-        return INTERRUPTED_EXIT_CODE if run_rank(given).interrupted else 0
+            interrupted = any(result["interrupted"] for result in results)
+        else:
+            interrupted = run_rank(given).interrupted
+        _show_profile(parse_arguments(given))
+        return INTERRUPTED_EXIT_CODE if interrupted else 0
     except LimelightError as error:
         print(f"error: {error}", file=sys.stderr)
         return int(error.exit_code)

@@ -25,6 +25,7 @@ from torch.autograd.graph import register_multi_grad_hook
 
 from training.exchange import Exchange
 from training.modeling.embedding import EmbeddingTable
+from training.parts import Named, Part, unheard
 from training.row_sums import PADDING_ROW, RowSegments, by_row, by_row_fixed, row_type
 
 Rows = tuple[Tensor, Tensor]
@@ -54,6 +55,8 @@ class GradientExchange:
         parameters: all others, with dense gradients.
         exchange, conf: with the other ranks.
         passes: backward passes per step. What may leave during one can do so only if it is the only one.
+        named: told of `Part.EXCHANGE` whenever a step stands still for it: to hand over, to wait, to add up. What
+            travels meanwhile is not in it.
 
     Attributes:
         table_bytes: payload that this rank has handed over for the table so far, in bytes.
@@ -66,9 +69,11 @@ class GradientExchange:
         exchange: Exchange,
         conf: ExchangeConf,
         passes: int = 1,
+        named: Named = unheard,
     ) -> None:
-        self._table, self._parameters, self._exchange, self._conf = table, tuple(parameters), exchange, conf
-        self._once, self._alone = passes == 1, exchange.world.size == 1
+        self._table, self._parameters, self._exchange = table, tuple(parameters), exchange
+        self._halved = conf.values == "float16"
+        self._once, self._alone, self._named = passes == 1, exchange.world.size == 1, named
         self.table_bytes = 0
         self._own: Rows | None = None
         self._numbers: Callable[[], Tensor] | None = None
@@ -81,36 +86,28 @@ class GradientExchange:
         """After a forward pass: the rows that its gradient will have are known."""
         if self._once and not self._alone:
             assert self._table.touched is not None
-            self._numbers = self._sent(self._real(self._table.touched))
+            with self._named(Part.EXCHANGE):
+                self._numbers = self._sent(self._real(self._table.touched))
 
     def start(self) -> None:
         """After the last backward pass: everything leaves that has not left yet."""
         gradient = self._table.weight.grad
         assert gradient is not None, "the embedding table takes part in every loss"
         # Not `coalesce`, which would sort them once more: a lookup's gradient has each row once.
-        rows, values = gradient._indices()[0], gradient._values()
-        if not self._once:
-            group = self._group(rows)
-            rows, values = group.rows, group.sums(values)
-        self._own = rows, values
-        if self._alone:
-            return
-        if self._dense is None:
-            self._send_dense([parameter.grad for parameter in self._parameters])
-        real = self._real(rows)
-        if self._numbers is None:
-            self._numbers = self._sent(real.to(row_type(len(self._table.weight))))
-        values = values[: len(real)]
-        self._values = self._sent(packed(values) if self._conf.values == "float16" else values)
+        with self._named(Part.EXCHANGE):
+            self._own = self._each_once(gradient._indices()[0], gradient._values())
+            if not self._alone:
+                self._send(*self._own)
 
     def sum_dense(self) -> None:
         """Each parameter's `.grad` becomes the sum over ranks; 0 where no rank has one."""
-        if self._dense is None:
-            sums = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._parameters]
-        else:
-            sums, self._dense = self._dense(), None
-        for parameter, summed in zip(self._parameters, sums, strict=True):
-            parameter.grad = summed
+        with self._named(Part.EXCHANGE):
+            if self._dense is None:
+                sums = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._parameters]
+            else:
+                sums, self._dense = self._dense(), None
+            for parameter, summed in zip(self._parameters, sums, strict=True):
+                parameter.grad = summed
 
     def sum_rows(self) -> Rows:
         """The rows that any rank has touched, and the sums of their gradients."""
@@ -118,16 +115,35 @@ class GradientExchange:
         (rows, values), self._own = self._own, None
         if self._numbers is None or self._values is None:
             return rows, values
-        group, arrived = self._group(self._numbers()), self._values
-        self._numbers = self._values = None
-        of_all = arrived()
-        of_all = unpacked(of_all, values.dtype) if self._conf.values == "float16" else of_all
-        return group.rows.long(), group.sums(of_all)
+        with self._named(Part.EXCHANGE):
+            numbers, arrived = self._numbers(), self._values
+            self._numbers = self._values = None
+            group = self._group(numbers)
+            of_all = unpacked(arrived(), values.dtype) if self._halved else arrived()
+            return group.rows.long(), group.sums(of_all)
 
     def _in_backward(self, gradients: Sequence[Tensor | None]) -> None:
         """All dense gradients of a backward pass are there; one that is no part of a step is nobody else's business."""
         if self._numbers is not None:
-            self._send_dense(gradients)
+            with self._named(Part.EXCHANGE):
+                self._send_dense(gradients)
+
+    def _each_once(self, rows: Tensor, values: Tensor) -> Rows:
+        """The rows of several lookups may meet; those of one do not."""
+        if self._once:
+            return rows, values
+        group = self._group(rows)
+        return group.rows, group.sums(values)
+
+    def _send(self, rows: Tensor, values: Tensor) -> None:
+        """What has not left during the backward pass."""
+        if self._dense is None:
+            self._send_dense([parameter.grad for parameter in self._parameters])
+        real = self._real(rows)
+        if self._numbers is None:
+            self._numbers = self._sent(real.to(row_type(len(self._table.weight))))
+        values = values[: len(real)]
+        self._values = self._sent(packed(values) if self._halved else values)
 
     def _send_dense(self, gradients: Sequence[Tensor | None]) -> None:
         pairs = zip(self._parameters, gradients, strict=True)

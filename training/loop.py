@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from types import FrameType
 
@@ -19,12 +18,14 @@ from torch import Tensor
 
 from features.errors import ConfError
 from training import checkpoint
+from training.clock import StepClock
 from training.config import TrainConf
 from training.divergence import DivergenceWatch
 from training.evaluation import Figures
 from training.exchange import Exchange
 from training.feed import Feed
 from training.judgement import Progress, Record, judged, monitored, on_plateau, rates_after
+from training.parts import Part
 from training.step import Learner, StepLosses
 
 STOP_CHECK_EVERY = 8  # steps: asking whether any rank was told to stop waits for the device
@@ -85,7 +86,11 @@ class Hooks:
 
 
 class Loop:
-    """One training, from wherever its progress stands to its end or a request to stop."""
+    """One training, from wherever its progress stands to its end or a request to stop.
+
+    Attributes:
+        clock: of this process's steps.
+    """
 
     def __init__(
         self, learner: Learner, feed: Feed, conf: TrainConf, hooks: Hooks, checkpoints_url: str, stop: StopRequest
@@ -99,13 +104,12 @@ class Loop:
         self._plateau = None if conf.plateau is None else monitored("plateau", conf.plateau, learner.model.tasks)
         self._divergence = DivergenceWatch(learner, STOP_CHECK_EVERY, checkpoints_url)
         self._losses = self._no_losses()
-        self._seconds, self._steps_taken = 0.0, 0
-        self._bytes_per_step: dict[str, int] = {}
+        self.clock = StepClock(learner, conf.batch_size)
 
     @property
-    def rows_per_second(self) -> float | None:
-        """Rows of all ranks per second of this process's steps, evaluation aside; None before the first step."""
-        return self._steps_taken * self.conf.batch_size / self._seconds if self._seconds else None
+    def steps_left(self) -> int:
+        """Steps from here to the end of the epoch under way, or of the next one."""
+        return 0 if self.progress.finished else self.feed.steps_per_epoch - self.feed.position.step
 
     def run(self) -> Progress:
         """Run the epochs that are left.
@@ -120,13 +124,7 @@ class Loop:
         self.learner.model.train()
         while not self.progress.finished and not self.given_up:
             epoch = self.feed.position.epoch
-            started, before, sent = time.monotonic(), self.progress.steps, self._sent()
-            complete = self._steps(epoch)
-            steps = self.progress.steps - before
-            self._seconds += time.monotonic() - started
-            self._steps_taken += steps
-            self._bytes_per_step = {part: (now - sent[part]) // max(steps, 1) for part, now in self._sent().items()}
-            if not complete:
+            if not self._steps(epoch):
                 self._divergence.require_finite()
                 self.save()
                 return self.progress
@@ -138,27 +136,27 @@ class Loop:
         every, dtype = self.conf.checkpoint.every_steps, getattr(torch, self.conf.precision)
         device = self.learner.model.table.weight.device
         first = self.feed.position.step
-        for step, batch in enumerate(self.feed.epoch(epoch, first), start=first):
-            losses = self.learner.step(batch.to(device, dtype), flag=self.stop.requested)
-            self._losses.add(losses)
-            self._divergence.taken(epoch, step, batch.row_id, losses)
-            self.progress = replace(self.progress, steps=self.progress.steps + 1)
-            self.hooks.step_done(self.conf.batch_size)
-            inside = self.feed.position.epoch == epoch
-            if inside and self.progress.steps % STOP_CHECK_EVERY == 0 and self._told_to_stop(losses):
-                return False
-            if inside and every is not None and self.progress.steps % every == 0:
-                self._divergence.require_finite()
-                self.save()
+        with closing(self.clock.batches(self.feed.epoch(epoch, first))) as batches:
+            for step, batch in enumerate(batches, start=first):
+                with self.learner.part(Part.COPY):
+                    moved = batch.to(device, dtype)
+                losses = self.learner.step(moved, flag=self.stop.requested)
+                self._losses.add(losses)
+                self._divergence.taken(epoch, step, batch.row_id, losses)
+                self.progress = replace(self.progress, steps=self.progress.steps + 1)
+                self.hooks.step_done(self.conf.batch_size)
+                inside = self.feed.position.epoch == epoch
+                if inside and self.progress.steps % STOP_CHECK_EVERY == 0 and self._told_to_stop(losses):
+                    return False
+                if inside and every is not None and self.progress.steps % every == 0:
+                    self._divergence.require_finite()
+                    self.save()
         return True
-
-    def _sent(self) -> dict[str, int]:
-        """Bytes that this rank has handed over so far: of the table's gradient, and of everything."""
-        return {"table": self.learner.gradients.table_bytes, "all": self._exchange.bytes_sent}
 
     def _told_to_stop(self, losses: StepLosses) -> bool:
         """Whether any rank was; waits for the device."""
-        flag, diverged = torch.stack([losses.flag, losses.diverged]).tolist()
+        with self.learner.part(Part.DEVICE):
+            flag, diverged = torch.stack([losses.flag, losses.diverged]).tolist()
         if diverged:
             self._divergence.stop()
         return bool(flag)
@@ -168,8 +166,7 @@ class Loop:
         figures = self.hooks.evaluate()
         record: Record = {
             "epoch": epoch,
-            "rows_per_second": self.rows_per_second,
-            "bytes_per_step": self._bytes_per_step,
+            **self.clock.end_epoch(),
             "learning_rate": self.learner.optimiser.rates._asdict(),
             "train_loss": self._mean_losses(),
             "valid": {task: metrics.as_dict() for task, metrics in figures.items()},

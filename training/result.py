@@ -10,8 +10,9 @@ Below `out_url`, written by rank 0:
     predictions-<split>.parquet see training.evaluation, for every split that is judged
     calibration.json            the curves of calibrated probabilities, if conf asks for them
     metrics.json                split → task → figures
-    curves.json                 one record per epoch
+    curves.json                 one record per epoch: train loss, figures of valid, rates, pace (training.clock)
     run.json                    its MLflow run
+    profile/                    see training.profiler, where one was asked for and no other folder named
     result.json                 last of all: the training is complete
 """
 
@@ -31,13 +32,14 @@ from training.calibration import CALIBRATION_FILE, Calibration, CalibrationLayer
 from training.config import TrainConf
 from training.storage import Folder
 
-CHECKPOINTS, BEST = "checkpoints", "best"
+CHECKPOINTS, BEST, PROFILE = "checkpoints", "best", "profile"
 MODEL_FILE, WEIGHTS_FILE, OPTIMISER_FILE = "model.json", "model.safetensors", "optimiser.safetensors"
 METRICS_FILE, CURVES_FILE, RESULT_FILE, RUN_FILE = "metrics.json", "curves.json", "result.json", "run.json"
 TABLE_WEIGHT = "table.weight"
 WRITTEN = (
     CHECKPOINTS,
     BEST,
+    PROFILE,
     MODEL_FILE,
     WEIGHTS_FILE,
     OPTIMISER_FILE,
@@ -56,7 +58,8 @@ class TrainResult(Frozen):
         interrupted: a request to stop ended it before its end; a checkpoint was saved.
         given_up: it was ended after an epoch because it promised too little; only curves.json was written.
         metrics: split → task → figures; empty when interrupted or given up.
-        rows_per_second: over all ranks, in the steps of this process's epochs.
+        rows_per_second, waiting_share, exchange_ms_per_step, bytes_sent_per_step, table_bytes_sent_per_step: of this
+            process's steps; see training.clock.Pace.
         added: vocabulary → ids that a warm start added.
         run_id: of MLflow; None without tracking.
     """
@@ -71,9 +74,20 @@ class TrainResult(Frozen):
     steps: int
     dropped_per_epoch: int
     rows_per_second: float | None = None
+    waiting_share: float | None = None
+    exchange_ms_per_step: float | None = None
+    bytes_sent_per_step: float | None = None
+    table_bytes_sent_per_step: float | None = None
     metrics: Mapping[str, Mapping[str, Mapping[str, float | int | None]]] = Field(default_factory=dict)
     added: Mapping[str, int] = Field(default_factory=dict)
     run_id: str | None = None
+
+    @property
+    def pace(self) -> str:
+        """Rows per second, and what is lost to the feed, for people."""
+        if self.rows_per_second is None:
+            return "no step in this process"
+        return f"{self.rows_per_second:,.0f} rows/s, waiting for data {self.waiting_share or 0:.1%}"
 
 
 def read_trainset(url: str) -> TrainSet:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -16,15 +16,15 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from features.errors import DataError, Problem
-from features.manifest import TRAINSET_FILE, SplitName, TrainSet
+from features.manifest import TRAINSET_FILE, SplitName
 from training import checkpoint, models
 from training.config import TrainConf
 from training.exchange import Exchange, open_exchange
 from training.feed import Feed
 from training.judgement import Record
 from training.loop import Hooks, Loop, StopRequest
-from training.optim import OptimConf, Optimiser
+from training.optim import Optimiser
+from training.profiler import ProfileRequest, profiled
 from training.progress import progress_bar
 from training.result import (
     BEST,
@@ -35,7 +35,6 @@ from training.result import (
     OPTIMISER_FILE,
     RESULT_FILE,
     RUN_FILE,
-    TABLE_WEIGHT,
     WEIGHTS_FILE,
     WRITTEN,
     TrainResult,
@@ -46,7 +45,7 @@ from training.splits import Splits
 from training.step import Learner
 from training.storage import Folder
 from training.tracking import Tracking
-from training.warm_start import grown_state, grown_weights, growth
+from training.warm_start import start_warm
 from training.world import World
 
 log = logging.getLogger(__name__)
@@ -64,6 +63,7 @@ def train(
     init_from: str | None = None,
     show_progress: bool = True,
     gives_up: Callable[[Record], bool] | None = None,
+    profile: ProfileRequest | None = None,
 ) -> TrainResult:
     """Train a model; a collective call: every rank makes it with the same arguments.
 
@@ -77,6 +77,7 @@ def train(
         show_progress: a progress bar on rank 0.
         gives_up: asked on rank 0 with each epoch's record; true ends the training there, on all ranks. All ranks have
             one, or none.
+        profile: where rank 0 writes a profile of some steps to, if anywhere.
 
     Raises:
         ConfError: settings do not fit the model, the train set, or the checkpoint.
@@ -86,9 +87,11 @@ def train(
     exchange = exchange or open_exchange(World.current())
     if conf.threads is not None:
         torch.set_num_threads(conf.threads)
-    training = _Training(conf, trainset_url, out_url, exchange, gives_up)
+    training = _Training(conf, trainset_url, out_url, exchange, gives_up, profile)
     done = training.done() if resume else None
     if done is not None:
+        if profile is not None and exchange.world.is_first:
+            log.warning("no profile: the training in %s is complete, and no step is left to measure", out_url)
         return done
     if not resume:
         training.clear()
@@ -105,8 +108,10 @@ class _Training:
         out_url: str,
         exchange: Exchange,
         gives_up: Callable[[Record], bool] | None = None,
+        profile: ProfileRequest | None = None,
     ) -> None:
-        self.conf, self.exchange, self.out, self.gives_up = conf, exchange, Folder(out_url), gives_up
+        self.conf, self.exchange, self.out = conf, exchange, Folder(out_url)
+        self.gives_up, self.profile = gives_up, profile
         self.trainset = read_trainset(trainset_url)
         device, dtype = device_of(conf, exchange.world), getattr(torch, conf.precision)
         self.splits = Splits(
@@ -142,15 +147,15 @@ class _Training:
         feed = self.splits.feed("train", self.conf.batch_size)
         saved = checkpoint.latest(self._checkpoints) if resume else None
         if saved is None and init_from is not None:
-            self._start_warm(init_from)
+            self.added = start_warm(init_from, self.learner, self.conf, self.trainset)
         self.exchange.broadcast_parameters(self.learner.model.state_dict())
         self._open_tracking(resumed=saved is not None)
-        with progress_bar(feed, self.conf, shown=show_progress and self.exchange.world.is_first) as advance:
+        with progress_bar(feed, self.conf, shown=show_progress and self.exchange.world.is_first) as shown:
             hooks = Hooks(
                 evaluate=lambda: self.splits.judged(self.learner.model, "valid"),
                 improved=self._keep_best,
                 epoch_done=self._epoch_done,
-                step_done=advance,
+                step_done=shown.advance,
                 gives_up=self._gives_up,
             )
             loop = Loop(self.learner, feed, self.conf, hooks, self._checkpoints, stop)
@@ -158,31 +163,13 @@ class _Training:
                 loop.resume(saved)
                 log.info("resumed at step %d of epoch %d", feed.position.step, feed.position.epoch)
             with stop.listening(), self._tracked():
-                loop.run()
+                with self._profiled(loop, shown.say):
+                    loop.run()
                 return self._finish(loop, feed)
 
     @property
     def _checkpoints(self) -> str:
         return self.out.folder(CHECKPOINTS).url
-
-    def _start_warm(self, url: str) -> None:
-        """Take over an earlier model of the same kind, its table grown to this train set's.
-
-        Raises:
-            DataError: it is of another kind, or its train set forbids it (see training.warm_start).
-        """
-        folder = Folder(url)
-        earlier = json.loads(folder.read(MODEL_FILE))
-        if earlier["conf"]["model"] != self.conf.model.model_dump(mode="json"):
-            what = f"the earlier model in {url} is {earlier['conf']['model']}, the conf asks for another"
-            raise DataError([Problem(what=what, remedy="Train in full, or use the earlier model's settings.")])
-        grown = growth(TrainSet.model_validate_json(folder.read(TRAINSET_FILE)), self.trainset)
-        weights = load_tensors(folder.read(WEIGHTS_FILE))
-        self.learner.model.load_state_dict(grown_weights(weights, grown, TABLE_WEIGHT))
-        if OptimConf.model_validate(earlier["conf"]["optim"]) == self.conf.optim:
-            self.learner.optimiser.load_state_dict(grown_state(load_tensors(folder.read(OPTIMISER_FILE)), grown))
-        self.added = grown.added
-        log.info("warm start from %s: %d ids added", url, sum(self.added.values()))
 
     def _open_tracking(self, *, resumed: bool) -> None:
         if not self.exchange.world.is_first:
@@ -204,6 +191,12 @@ class _Training:
         except BaseException:
             self.tracking.end({}, "FAILED")
             raise
+
+    def _profiled(self, loop: Loop, say: Callable[[str], None]) -> AbstractContextManager[None]:
+        """The profile that was asked for, on rank 0."""
+        if self.profile is None or not self.exchange.world.is_first:
+            return nullcontext()
+        return profiled(self.profile, loop, say)
 
     def _keep_best(self, epoch: int) -> None:
         if self.exchange.world.is_first:
@@ -240,7 +233,7 @@ class _Training:
             world_size=self.exchange.world.size,
             steps=progress.steps,
             dropped_per_epoch=feed.dropped_per_epoch,
-            rows_per_second=loop.rows_per_second,
+            **loop.clock.pace(),
             added=self.added,
             run_id=self.exchange.broadcast_object(self.tracking.run_id),
         )

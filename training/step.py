@@ -28,6 +28,7 @@ from training.loss import total_loss, weighted_bce
 from training.modeling.layers import CrossRank
 from training.models import RankingModel
 from training.optim import Optimiser
+from training.parts import Named, Part, unheard
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +84,7 @@ class Learner:
     Attributes:
         gradients: their sums over ranks.
         diverged: [] how many of this rank's losses were not numbers, so far.
+        part: is told which part of a step begins (see training.parts).
 
     Raises:
         ConfError: `accumulate` above 1 for a model with statistics of the batch: those of a part are others.
@@ -98,9 +100,12 @@ class Learner:
     ) -> None:
         self.model, self.optimiser, self.exchange, self.accumulate = model, optimiser, exchange, accumulate
         conf = conf or ExchangeConf()
-        self.gradients = GradientExchange(model.table, optimiser.parameters, exchange, conf, passes=accumulate)
+        self.part: Named = unheard
+        self.gradients = GradientExchange(
+            model.table, optimiser.parameters, exchange, conf, passes=accumulate, named=lambda part: self.part(part)
+        )
         self.diverged = torch.zeros((), dtype=torch.float64, device=model.table.weight.device)
-        model.synchronise(exchange.sum_ if exchange.world.size > 1 else None)
+        model.synchronise(self._summed if exchange.world.size > 1 else None)
         layers = [name for name, layer in model.named_modules() if isinstance(layer, CrossRank)]
         if accumulate > 1 and layers:
             raise ConfError(
@@ -111,7 +116,8 @@ class Learner:
 
     def step(self, batch: Batch, flag: bool = False) -> StepLosses:
         """Learn from one batch; `flag` travels with the weights, so that ranks can agree to stop."""
-        labels, weights = self.model.targets(batch)
+        with self.part(Part.FORWARD):
+            labels, weights = self.model.targets(batch)
         counts = self._counted_together(weights.sum(dim=0), flag, batch)
         self.model.zero_grad(set_to_none=True)
         cuts = [len(batch) * part // self.accumulate for part in range(self.accumulate + 1)]
@@ -137,24 +143,31 @@ class Learner:
         positions = weights.new_zeros(0) if tower is None or batch.position is None else tower.counts(batch.position)
         terms, asked = self.model.auxiliary_terms(batch).double(), weights.new_full((), float(flag)).double()
         own = [weights.double(), torch.stack([terms, asked, self.diverged]), positions.double()]
-        totals, alone, counts = torch.split(self.exchange.sum_(torch.cat(own)), [len(part) for part in own])
+        totals, alone, counts = torch.split(self._summed(torch.cat(own)), [len(part) for part in own])
         return _Counts(weights=totals, terms=alone[0], flag=alone[1], diverged=alone[2], positions=counts)
 
     def _backward(self, batch: Batch, labels: Tensor, weights: Tensor, counts: _Counts) -> _Part:
         """Add the gradient of some of the step's rows to that of the others."""
         if self.model.position is not None and batch.position is not None:
             self.model.position.global_counts = counts.positions
-        logits, auxiliary = self.model.with_auxiliary(batch)
-        self.gradients.looked_up()
-        kind = logits.dtype
-        sums = weighted_bce(logits, labels.to(kind), weights.to(kind))
-        loss = total_loss(sums, counts.weights.to(kind), self.model.task_weights.to(kind))
-        if auxiliary is not None:
-            loss = loss + self.model.auxiliary_weight * auxiliary / counts.terms.to(kind).clamp(min=1)
-        torch.autograd.backward(loss)
+        with self.part(Part.FORWARD):
+            logits, auxiliary = self.model.with_auxiliary(batch)
+            self.gradients.looked_up()
+            kind = logits.dtype
+            sums = weighted_bce(logits, labels.to(kind), weights.to(kind))
+            loss = total_loss(sums, counts.weights.to(kind), self.model.task_weights.to(kind))
+            if auxiliary is not None:
+                loss = loss + self.model.auxiliary_weight * auxiliary / counts.terms.to(kind).clamp(min=1)
+        with self.part(Part.BACKWARD):
+            torch.autograd.backward(loss)
         return _Part(sums=sums.detach(), loss=loss.detach(), logits=logits.detach())
 
     def _update(self) -> None:
         self.gradients.start()
         self.gradients.sum_dense()
-        self.optimiser.step_when(self.gradients.sum_rows)
+        with self.part(Part.UPDATE):
+            self.optimiser.step_when(self.gradients.sum_rows)
+
+    def _summed(self, tensor: Tensor) -> Tensor:
+        with self.part(Part.EXCHANGE):
+            return self.exchange.sum_(tensor)

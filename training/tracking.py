@@ -50,7 +50,7 @@ class Tracking:
             self._client.log_param(self.run_id, name, str(value)[:MAX_PARAM])
 
     def epoch(self, record: Mapping[str, Any]) -> None:
-        """The numbers of an epoch's record: train_loss.<task>, valid.<task>.<metric>, rows_per_second."""
+        """The numbers of an epoch's record: train_loss.<task>, valid.<task>.<metric>, rows_per_second, …"""
         if self._client is None or self.run_id is None:
             return
         for name, value in flattened(record):

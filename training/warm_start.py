@@ -7,14 +7,24 @@ was encoded as until now, with zero state.
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 from features.errors import DataError, Problem
-from features.manifest import OOV_ID, TrainSet
+from features.manifest import OOV_ID, TRAINSET_FILE, TrainSet
+from training.config import TrainConf
+from training.optim import OptimConf
+from training.result import MODEL_FILE, OPTIMISER_FILE, TABLE_WEIGHT, WEIGHTS_FILE
+from training.step import Learner
+from training.storage import Folder
+
+log = logging.getLogger(__name__)
 
 _RETRAIN = "Train in full on this train set (limelight daily)."
 
@@ -132,3 +142,29 @@ def _changed(old: object, new: object) -> list[str]:
         before, after = ({item.name: item for item in part} for part in (old, new))
         return sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
     return [f"{old} → {new}"]
+
+
+def start_warm(url: str, learner: Learner, conf: TrainConf, trainset: TrainSet) -> Mapping[str, int]:
+    """Take over an earlier model of the same kind, its table grown to this train set's.
+
+    Args:
+        url: `out_url` of the earlier training.
+
+    Returns:
+        Vocabulary → ids added.
+
+    Raises:
+        DataError: it is of another kind, or its train set forbids it (see `growth`).
+    """
+    folder = Folder(url)
+    earlier = json.loads(folder.read(MODEL_FILE))
+    if earlier["conf"]["model"] != conf.model.model_dump(mode="json"):
+        what = f"the earlier model in {url} is {earlier['conf']['model']}, the conf asks for another"
+        raise DataError([Problem(what=what, remedy="Train in full, or use the earlier model's settings.")])
+    grown = growth(TrainSet.model_validate_json(folder.read(TRAINSET_FILE)), trainset)
+    weights = load_tensors(folder.read(WEIGHTS_FILE))
+    learner.model.load_state_dict(grown_weights(weights, grown, TABLE_WEIGHT))
+    if OptimConf.model_validate(earlier["conf"]["optim"]) == conf.optim:
+        learner.optimiser.load_state_dict(grown_state(load_tensors(folder.read(OPTIMISER_FILE)), grown))
+    log.info("warm start from %s: %d ids added", url, sum(grown.added.values()))
+    return grown.added

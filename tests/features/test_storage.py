@@ -32,6 +32,12 @@ def test_one_of_many_writers_at_once_creates_a_file(root: str) -> None:
     assert storage.read_bytes(url) == str(created.index(True)).encode()
 
 
+def test_what_is_written_is_what_is_there(root: str) -> None:
+    """Whatever its name: Arrow takes the ending .gz for a wish to compress."""
+    storage.write_bytes(f"{root}/trace.json.gz", b"packed already")
+    assert storage.read_bytes(f"{root}/trace.json.gz") == b"packed already"
+
+
 def test_listing_reading_and_deleting(root: str) -> None:
     storage.write_bytes(f"{root}/a/x", b"1")
     storage.write_bytes(f"{root}/a/b/y", b"22")

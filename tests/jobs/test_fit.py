@@ -54,8 +54,9 @@ def test_fit_writes_metrics_curves_checkpoint_and_an_export_that_scores_the_same
     folder, splits = files
     out = folder / "esmm-out"
     options = ["--test", splits["test"], "--model", "esmm", "--out", str(out)]
-    told = fit(files, *options, "--conf", quick_conf(folder, "esmm"))
+    told = fit(files, *options, "--conf", quick_conf(folder, "esmm"), "--profile")
     assert told.exit_code == 0, told.output
+    judge_pace(out, told.stdout)
     metrics = read(out / "metrics.json")
     assert set(metrics) == {"train", "valid", "test"}
     for split, tasks in metrics.items():
@@ -68,6 +69,16 @@ def test_fit_writes_metrics_curves_checkpoint_and_an_export_that_scores_the_same
     assert [curve["epoch"] for curve in read(out / "curves.json")] == [0, 1]
     assert (out / "run" / "model.safetensors").exists()
     judge_export(out, folder)
+
+
+def judge_pace(out: Path, told: str) -> None:
+    """The closing table has the training's pace, and the profile's is printed as it was saved."""
+    result = read(out / "run" / "result.json")
+    shown = (f"{result['rows_per_second']:,.0f}", f"{result['waiting_share']:.1%}", f"{result['steps']:,}")
+    assert any(all(figure in line for figure in shown) for line in told.splitlines() if "│" in line)
+    assert (out / "profile" / "profile.txt").read_text() in told
+    assert read(out / "profile" / "profile.json")["model"] == "esmm"
+    assert not (out / "run" / "profile").exists()
 
 
 def judge_export(out: Path, folder: Path) -> None:

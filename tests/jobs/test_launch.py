@@ -21,8 +21,9 @@ CONF = TrainConf.of({"model": {"name": "deepfm"}, "batch_size": 64})
 
 
 def test_settings_travel_as_a_file(tmp_path: Path) -> None:
-    arguments = training_arguments(CONF, "trainset", str(tmp_path), resume=True, init_from="earlier")
+    arguments = training_arguments(CONF, "trainset", str(tmp_path), resume=True, init_from="earlier", profile="there")
     options = parse_arguments(arguments)
+    assert options.profile == "there"
     assert (options.trainset, options.out, options.resume, options.init_from) == (
         "trainset",
         str(tmp_path),

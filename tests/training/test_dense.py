@@ -98,6 +98,31 @@ def test_a_compiled_network_learns_the_same(trainset: m.TrainSet) -> None:
 
 
 @compiles
+def test_what_is_compiled_makes_way_for_sums_over_ranks(trainset: m.TrainSet) -> None:
+    """Batch norm asks the other ranks in the middle of the network, and once more in the backward pass."""
+    model, batch = loud("deepfm", trainset, hidden=[8], batch_norm=True), make_batch(trainset, ROWS)
+    sent: list[int] = []
+
+    def doubled(tensor: torch.Tensor) -> torch.Tensor:
+        sent.append(tensor.nbytes)  # what is counted is of no graph
+        return 2 * tensor
+
+    seen = []
+    for is_compiled in (False, True):
+        own = copy.deepcopy(model)
+        own.synchronise(doubled)
+        if is_compiled:
+            own.compile_dense(backend="eager")
+        logits = own(batch.to("cpu", torch.float32))
+        torch.autograd.backward(logits.square().sum())
+        assert own.table.weight.grad is not None
+        seen.append((logits.detach(), own.table.weight.grad.to_dense()))
+    torch.testing.assert_close(seen[1], seen[0])
+    assert sent[: len(sent) // 2] == sent[len(sent) // 2 :]
+    assert len(sent) == 4, "forward and backward of one layer, twice"
+
+
+@compiles
 def test_a_copy_does_not_compute_with_the_weights_of_what_was_compiled(trainset: m.TrainSet) -> None:
     model, batch = loud("deepfm", trainset), make_batch(trainset, ROWS).to("cpu", torch.float32)
     model.compile_dense(backend="eager")

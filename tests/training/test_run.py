@@ -242,6 +242,19 @@ def test_all_options_together_resume_identically_and_repeat_by_seed(
         assert rates == [(0.02, 0.01), (0.02, 0.01), (0.01, 0.006)]
 
 
+def test_each_epoch_and_the_result_say_how_fast_it_was(trainset_url: str, tmp_path: Path) -> None:
+    result = run(conf_of(), trainset_url, tmp_path)
+    curves = json.loads((tmp_path / "curves.json").read_text())
+    assert len(curves) == 2
+    for pace in (*curves, json.loads((tmp_path / "result.json").read_text())):
+        assert pace["rows_per_second"] > 0
+        assert 0 < pace["waiting_share"] < 1
+        sent = pace["bytes_sent_per_step"], pace["table_bytes_sent_per_step"]
+        assert (pace["exchange_ms_per_step"], *sent) == (None, 0, 0)
+    epochs = [curve["rows_per_second"] for curve in curves]
+    assert result.rows_per_second == pytest.approx(2 / sum(1 / rate for rate in epochs))
+
+
 def test_tracking_has_parameters_curves_and_artefacts(trainset_url: str, tmp_path: Path) -> None:
     from mlflow.tracking import MlflowClient
 
@@ -252,7 +265,8 @@ def test_tracking_has_parameters_curves_and_artefacts(trainset_url: str, tmp_pat
     seen = client.get_run(result.run_id)
     assert seen.info.status == "FINISHED"
     assert seen.data.params["optim.dense.learning_rate"] == "0.01"
-    assert len(client.get_metric_history(result.run_id, "valid.enter.auc")) == 2
+    for metric in ("valid.enter.auc", "rows_per_second", "waiting_share", "bytes_sent_per_step"):
+        assert len(client.get_metric_history(result.run_id, metric)) == 2
     assert {item.path for item in client.list_artifacts(result.run_id)} == {"curves.json", "metrics.json", "model.json"}
 
 
@@ -298,6 +312,10 @@ def test_two_real_ranks_against_one(trainset_url: str, tmp_path: Path) -> None:
         first, second = (results[precision] for results in both)
         assert first["world_size"] == 2
         assert first["metrics"] == second["metrics"]
+        for figure in ("rows_per_second", "waiting_share", "exchange_ms_per_step"):
+            assert first[figure] == second[figure] > 0
+        assert first["bytes_sent_per_step"] > first["table_bytes_sent_per_step"] > 0
+        assert first["table_bytes_sent_per_step"] == second["table_bytes_sent_per_step"]
         losses = [train_losses(tmp_path / f"{ranks}-{precision}") for ranks in ("one", "two")]
         if precision == "float64":
             assert losses[1] == [pytest.approx(one, abs=1e-9) for one in losses[0]]

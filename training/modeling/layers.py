@@ -36,6 +36,13 @@ class _DifferentiableSum(torch.autograd.Function):
         return ctx.sum_across_ranks(gradient.contiguous()), None  # type: ignore[attr-defined]
 
 
+# What is compiled ends here, and begins anew when the other ranks have answered.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _differentiable_sum(own: Tensor, sum_across_ranks: SumAcrossRanks) -> Tensor:
+    total: Tensor = _DifferentiableSum.apply(own, sum_across_ranks)  # type: ignore[no-untyped-call]
+    return total
+
+
 class BatchNorm(CrossRank):
     """Batch normalisation over all ranks' rows, on CPU and GPU alike (Ioffe & Szegedy 2015, algorithm 1).
 
@@ -63,7 +70,7 @@ class BatchNorm(CrossRank):
         centred = (x - self.mean) * counted.unsqueeze(1)
         sums = torch.cat([centred.sum(dim=0), centred.square().sum(dim=0), counted.sum().unsqueeze(0)])
         if self.sum_across_ranks is not None:
-            sums = _DifferentiableSum.apply(sums, self.sum_across_ranks)  # type: ignore[no-untyped-call]
+            sums = _differentiable_sum(sums, self.sum_across_ranks)
         width, count = x.shape[1], sums[-1].detach().clamp(min=1)
         shift = sums[:width] / count
         variance = sums[width : 2 * width] / count - shift.square()
