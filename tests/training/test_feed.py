@@ -376,7 +376,7 @@ def test_no_more_row_groups_are_in_memory_than_conf_allows(
     monkeypatch.setattr(block_reader, "pack", counted.pack)
     batches = list(_feed(trainset, 0, size, row_groups=row_groups, threads=3).epoch(1))
     _assert_equal(batches, _oracle(trainset, 0, size, epoch=1))
-    assert counted.most == (row_groups or 16 // size + 4 * 3)
+    assert 16 // size <= counted.most <= (row_groups or 16 // size + 4 * 3)
     assert counted.now == 0
 
 
@@ -396,14 +396,15 @@ def test_too_little_room_for_row_groups_is_refused(trainset: Exported) -> None:
     assert len(list(_feed(trainset, 1, 2, row_groups=1, split="valid").evaluation())) > 1
 
 
-def test_memory_stays_flat_over_fifty_epochs(trainset: Exported) -> None:
+def test_memory_stays_flat_over_fifty_epochs(tmp_path: Path) -> None:
     """What an epoch reads is 0.4 MB: half of it kept would be 9 MB after 45 epochs."""
+    described = write_trainset(tmp_path, rows=2048, group_rows=128)
 
     def resident() -> int:
         gc.collect()
         return int(psutil.Process().memory_info().rss)
 
-    feed, seen = _feed(trainset), []
+    feed, seen = _feed((described, tmp_path), batch_size=512), []
     for epoch in range(50):
         for _ in feed.epoch(epoch):
             pass

@@ -20,9 +20,9 @@ from training.config import RankTimeouts, TrainConf
 from training.ranks import RankLostError, environment, told_of_lost_ranks
 from training.step import Learner, StepLosses
 
-LOST_S, STALLED_S = 8, 12
+LOST_S, STALLED_S = 10, 12
 FAULT_STEP = 5
-END_S = 120.0  # of both ranks, their start included; the fault itself is over in seconds
+END_S = 500.0  # of both ranks, their start included; 15 to 30 s on idle cores
 
 
 def test_horovod_is_told_what_conf_says() -> None:
@@ -94,6 +94,7 @@ def _damage(folder: Path, group: int) -> str:
 
 
 @pytest.mark.horovod
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("fault", _FAULTS)
 def test_one_rank_fails_and_all_end(tmp_path: Path, fault: str) -> None:
     """The other one ends by itself, and says why."""
@@ -107,6 +108,6 @@ def test_one_rank_fails_and_all_end(tmp_path: Path, fault: str) -> None:
         )
     message = str(caught.value)
     assert "2 ranks ended with" in message
-    assert "error: rank 0 ends because another rank has ended, has not answered for 8 s" in message
+    assert f"error: rank 0 ends because another rank has ended, has not answered for {LOST_S} s" in message
     if damaged:
         assert f"error: {name}, row group 1: unreadable" in message
