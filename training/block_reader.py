@@ -102,7 +102,9 @@ class BlockWorker(ArrowReaderWorker):  # type: ignore[misc]
         except DataError as error:
             self.publish_func(DataError(replace(problem, what=_at(group, problem.what)) for problem in error.problems))
         except (OSError, pa.ArrowException) as error:
-            self.publish_func(DataError([Problem(what=_at(group, f"unreadable: {error}"), remedy=_EXPORT_AGAIN)]))
+            self.publish_func(
+                DataError([Problem(what=_at(group, f"unreadable: {_in_one_line(error)}"), remedy=_EXPORT_AGAIN)])
+            )
         except Exception as error:
             error.add_note(f"while reading {group.path}, row group {group.ordinal}")
             raise
@@ -122,6 +124,10 @@ class BlockWorker(ArrowReaderWorker):  # type: ignore[misc]
                 problem = Problem(what="columns missing", count=len(missing), examples=missing, remedy=_EXPORT_AGAIN)
                 raise DataError([problem])
             return file.read_row_group(piece.row_group, columns=self._source.columns, use_threads=False)
+
+
+def _in_one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _at(group: RowGroup, what: str) -> str:
