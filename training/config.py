@@ -78,12 +78,9 @@ class RankTimeouts(_Conf):
     Attributes:
         lost_seconds: without a sign of life of another rank: its process was killed or stopped, its host is gone.
             Also what a rank waits for the others at the start.
-        stalled_seconds: that other ranks stand in a collective call which one that lives does not come to. Longer than
-            whatever rank 0 does alone: it writes checkpoints and sends files to MLflow.
     """
 
     lost_seconds: int = Field(default=60, ge=1)
-    stalled_seconds: int = Field(default=900, ge=1)
 
 
 class TrackingConf(_Conf):
