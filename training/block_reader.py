@@ -10,6 +10,7 @@ they are wanted, and what is held is what was begun, and what waits in `training
 from __future__ import annotations
 
 import re
+import threading
 import traceback
 import warnings
 from collections.abc import Iterable, Iterator
@@ -30,6 +31,7 @@ from training.reader_pool import AHEAD_PER_THREAD, WatchedPool, Window
 from training.storage import ArrowOpener, Folder
 from training.streams import Need, most_held
 
+_OPENING = threading.Lock()  # warnings.catch_warnings belongs to the process, not to a thread
 _EXPORT_AGAIN = "The files are not those that the manifest lists: export the train set again."
 
 
@@ -225,7 +227,7 @@ def open_blocks(source: BlockSource, plan: Plan) -> Iterator[Blocks]:
 
 
 def _open_reader(source: BlockSource, plan: Plan, window: Window) -> Reader:
-    with warnings.catch_warnings():
+    with _OPENING, warnings.catch_warnings():
         # Petastorm 0.13 is written against pyarrow's deprecated ParquetDataset; nothing a user could change.
         warnings.simplefilter("ignore", FutureWarning)
         try:

@@ -19,7 +19,7 @@ from training.config import RankTimeouts, TrainConf
 from training.ranks import RankLostError, environment, told_of_lost_ranks
 from training.step import Learner, StepLosses
 
-LOST_S = 10
+LOST_S = 20  # also what one rank may start later than the other
 FAULT_STEP = 5
 END_S = 500.0  # of both ranks, their start included; 15 to 30 s on idle cores
 
