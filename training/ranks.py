@@ -39,7 +39,8 @@ def launched() -> bool:
 def join(timeouts: RankTimeouts) -> None:
     """Become one of the ranks that a launcher has started; alone, nothing happens.
 
-    Where others do not come within `lost_seconds`, Horovod aborts the process (exit code 134): Gloo throws in its thread.
+    Where others do not come within `lost_seconds`, Gloo throws in a thread of Horovod's, and the process is aborted
+    (exit code 134).
     """
     if not launched():
         return
