@@ -89,7 +89,7 @@ class DivergenceWatch:
 
 def _bad_rows(step: _Taken, *, all_of_them: bool) -> Tensor:
     """[k] ids of this rank's rows whose logits are no numbers; all of a bad batch where none is to blame alone."""
-    bad = ~step.losses.finite_rows.cpu()
+    bad, row_id = ~step.losses.finite_rows.cpu(), step.row_id.cpu()
     if all_of_them or (not bool(step.losses.finite) and not bad.any()):
-        return step.row_id
-    return step.row_id[bad]
+        return row_id
+    return row_id[bad]

@@ -37,6 +37,9 @@ class Splits:
             world=self.exchange.world,
             seed=self.conf.seed,
             threads=self.conf.feed_threads,
+            row_groups=self.conf.feed_row_groups,
+            prefetch=self.conf.feed_prefetch,
+            device=self.device,
         )
 
     def judged(self, model: RankingModel, split: SplitName, keep_in: Folder | None = None) -> Figures:

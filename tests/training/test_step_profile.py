@@ -48,12 +48,15 @@ def host(name: str, start: float, end: float, thread: int = 1) -> dict[str, Any]
     }  # fmt: skip
 
 
-def launched(number: int, at: float, took: float, *, thread: int = 1, kind: str = "kernel") -> list[dict[str, Any]]:
+def launched(
+    number: int, at: float, took: float, *, thread: int = 1, kind: str = "kernel", name: str = "k"
+) -> list[dict[str, Any]]:
     """A launch by the host, and what it launched, which runs long after."""
     call = "cuda_driver" if kind == "kernel" else "cuda_runtime"
+    names = {"args": {"correlation": number}, "ph": "X"}
     return [
-        {"ph": "X", "cat": call, "name": "l", "ts": at, "dur": 1, "tid": thread, "args": {"correlation": number}},
-        {"ph": "X", "cat": kind, "name": "k", "ts": at + 5000, "dur": took, "tid": 70, "args": {"correlation": number}},
+        {"cat": call, "name": "l", "ts": at, "dur": 1, "tid": thread, **names},
+        {"cat": kind, "name": name, "ts": at + 5000, "dur": took, "tid": 70, **names},
     ]
 
 
@@ -99,6 +102,7 @@ def test_a_kernel_belongs_to_the_part_that_launched_it() -> None:
         *launched(2, 1035, 60.0, thread=9),  # backward, from autograd's thread
         *launched(3, 42, 2.0),  # exchange within backward
         *launched(4, 1080, 6.0, kind="gpu_memcpy"),  # other
+        *launched(8, 1032, 8.0, thread=5, kind="gpu_memcpy", name="Memcpy HtoD (Pinned -> Device)"),  # a batch, ahead
         *launched(5, 500, 99.0),  # between the steps
         *launched(6, -50, 99.0)[1:],  # before the trace
         *launched(7, 9100, 99.0),  # in what is no step
@@ -106,7 +110,8 @@ def test_a_kernel_belongs_to_the_part_that_launched_it() -> None:
     mean = mean_step(seen, on_gpu=True)
     assert mean is not None
     assert {name: part.device_ms for name, part in mean.parts.items() if part.device_ms} == {
-        "forward": pytest.approx(0.020), "backward": pytest.approx(0.030), "exchange": pytest.approx(0.001),
+        "copy": pytest.approx(0.004), "forward": pytest.approx(0.020), "backward": pytest.approx(0.030),
+        "exchange": pytest.approx(0.001),
         OTHER: pytest.approx(0.003),
     }  # fmt: skip
 
