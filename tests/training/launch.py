@@ -42,8 +42,10 @@ def run_ranks(function: Callable[..., Any], *, ranks: int, timeout_s: float = 12
 
 def _horovodrun(command: list[str], *, ranks: int, timeout_s: float) -> None:
     horovodrun = Path(sys.executable).with_name("horovodrun")
-    # One thread per rank: the ranks share the machine's few cores with each other and with the test run.
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    # One thread per rank: the ranks share the machine's few cores with each other and with the test run. Gloo's 30 s
+    # without a message have passed on a machine that was busy enough; a rank that waits for ever meets `timeout_s`.
+    patience = {"HOROVOD_GLOO_TIMEOUT_SECONDS": str(int(timeout_s))}
+    environment = os.environ | patience | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
         [str(horovodrun), "-np", str(ranks), "--gloo", "-H", f"localhost:{ranks}", *command],
         cwd=ROOT,
