@@ -5,6 +5,7 @@ census   AUC of both tasks of Census-Income for the models of many tasks, three 
 din_gain AUC of DIN and of pooling as interests at the same time become many, beside that of the truth
 esmm     CVR by clicks alone and by ESMM: AUC and PCOC on all impressions, against the true CVR
 ceiling  every model on simulated logs: how far it gets towards the AUC of the true probability (hours; resumable)
+knowable how far anybody gets there who must tell users' interests from their clicks (of the logs of `ceiling`)
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import ceiling, census, entire_space, interests
+from benchmarks import ceiling, census, entire_space, interests, knowable
 from benchmarks.interests_picture import gain_picture
 from training import models
 
 ROOT = Path(__file__).resolve().parents[1]
 PEERS_PYTHON = ROOT / ".venv-parity" / "bin" / "python"
-PARTS = ("parity", "census", "din_gain", "esmm", "ceiling")
+PARTS = ("parity", "census", "din_gain", "esmm", "ceiling", "knowable")
 ESMM_SHOWN = ("auc", "pcoc")
 console = Console(highlight=False)
 
@@ -38,7 +39,7 @@ def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--seeds", type=int, nargs="+", default=(1, 2, 3))
     parser.add_argument("--census", type=Path, help="folder of census-income.data.gz and columns.txt")
-    parser.add_argument("--impressions", type=int, default=2_000_000, help="of the part ceiling")
+    parser.add_argument("--impressions", type=int, default=2_000_000, help="of the parts ceiling and knowable")
     parser.add_argument("--models", nargs="+", default=models.names(), help="of the part ceiling")
     parser.add_argument("--out", type=Path, default=Path("build/bench"))
     return parser.parse_args(arguments)
@@ -64,16 +65,14 @@ def _lightgbm(files: census.Census) -> dict[str, Any]:
 def show(found: dict[str, Any]) -> None:
     """A table per part."""
     if "parity" in found:
-        table = Table("model", "peer", "logits apart", "gradients apart, relative")
-        for model, peers in found["parity"].items():
-            for peer, seen in peers.items():
-                table.add_row(model, peer, f"{seen['max_logit_diff']:.1e}", f"{seen['max_grad_diff']:.1e}")
-        console.print(table)
+        console.print(_parity_table(found["parity"]))
     if "ceiling" in found:
         table = Table("model", "AUC", "ceiling", "share of the way", title=f"Simulated logs, {ceiling.TASK}")
         for model, seen in sorted(found["ceiling"].items(), key=lambda pair: -pair[1]["ratio"]):
             table.add_row(model, f"{seen['auc']:.4f}", f"{seen['ceiling']:.4f}", f"{seen['ratio']:.3f}")
         console.print(table)
+    if "knowable" in found:
+        console.print(knowable.shown(found["knowable"]))
     if "census" in found:
         table = Table("model", *census.TASKS, title="Census-Income, AUC on test (range over seeds)")
         for model, tasks in found["census"].items():
@@ -83,6 +82,14 @@ def show(found: dict[str, Any]) -> None:
         console.print(_gain_table(found["din_gain"]))
     if "esmm" in found:
         console.print(_esmm_table({name: found[name] for name in entire_space.WORLDS if name in found}))
+
+
+def _parity_table(found: dict[str, Any]) -> Table:
+    table = Table("model", "peer", "logits apart", "gradients apart, relative")
+    for model, peers in found.items():
+        for peer, seen in peers.items():
+            table.add_row(model, peer, f"{seen['max_logit_diff']:.1e}", f"{seen['max_grad_diff']:.1e}")
+    return table
 
 
 def _gain_table(found: dict[str, Any]) -> Table:
@@ -131,7 +138,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found |= entire_space.measure(options.out / "entire_space", options.seeds, console.print)
         found["esmm_settings"] = entire_space.settings()
     if "ceiling" in options.parts:
-        found["ceiling"] = ceiling.measure(options.out, options.impressions, options.models, console.print)
+        measured = ceiling.measure(options.out, options.impressions, options.models, console.print)
+        found["ceiling"] = found.get("ceiling", {}) | measured
+    if "knowable" in options.parts:
+        found["knowable"] = knowable.measure(*ceiling.logs(options.out, options.impressions))
     found["machine"] = {"platform": platform.platform(), "python": platform.python_version()}
     target.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     show(found)

@@ -37,6 +37,8 @@ from training.result import METRICS_FILE
 
 DATE = "2025-03-19"
 """The morning after the simulator's 18 days."""
+GATE_DAY = "2025-03-17"
+"""The last day whose labels are mature then."""
 TASK = "enter"
 AT_ONCE = 2
 OF_USERS = "user_"
@@ -65,7 +67,7 @@ class World:
 
 def measure(out: Path, impressions: int, models: Sequence[str], told: Callable[[str], None]) -> dict[str, Any]:
     """Model → AUC, ceiling and share of the way; `<model>, histories` → the same where only histories are known."""
-    world = _world(out / "ceiling" / str(impressions), impressions)
+    world = _world(out, impressions)
     histories = of_histories(world)
     asked = [(world, name, name) for name in models]
     asked += [(histories, name, f"{name}, histories") for name in HISTORIES if name in models]
@@ -79,11 +81,19 @@ def measure(out: Path, impressions: int, models: Sequence[str], told: Callable[[
     return found
 
 
-def _world(root: Path, impressions: int) -> World:
-    paths = ["--warehouse", str(root / "warehouse"), "--truth", str(root / "truth")]
+def logs(out: Path, impressions: int) -> tuple[Path, Path, str]:
+    """Folder of the raw tables, folder of the truth, and the gate day of `measure`; written if they are not there."""
+    root = out / "ceiling" / str(impressions)
     if not (root / "ingested").is_file():
-        _limelight("ingest", "simulate", *paths, "--impressions", str(impressions))
+        _limelight("ingest", "simulate", *_paths(root), "--impressions", str(impressions))
         (root / "ingested").touch()
+    return root / "warehouse" / "raw", root / "truth", GATE_DAY
+
+
+def _world(out: Path, impressions: int) -> World:
+    logs(out, impressions)
+    root = out / "ceiling" / str(impressions)
+    paths = _paths(root)
     if not (root / "daily" / "summary.json").is_file():
         _limelight("daily", *paths, "--date", DATE, "--out", str(root / "daily"), "--set", "training.models=[lr]")
     trainset, url = load(Warehouse(str(root / "warehouse")), f"full-{DATE}")
@@ -92,7 +102,7 @@ def _world(root: Path, impressions: int) -> World:
         trainset=trainset,
         trainset_root=Path(url.removeprefix("file://")),
         heat=heat_of(read_gate_samples(trainset)),
-        truth=probabilities_of_truth(str(root / "truth"), trainset.splits["gate"].days[0]),
+        truth=probabilities_of_truth(str(root / "truth"), GATE_DAY),
     )
 
 
@@ -134,6 +144,10 @@ def _judged(world: World, model: str, steps: Steps) -> dict[str, float]:
     auc = float(metrics["auc"])
     ratio = (auc - 0.5) / (ceiling - 0.5)
     return {"auc": auc, "logloss": metrics["logloss"], "pcoc": metrics["pcoc"], "ceiling": ceiling, "ratio": ratio}
+
+
+def _paths(root: Path) -> list[str]:
+    return ["--warehouse", str(root / "warehouse"), "--truth", str(root / "truth")]
 
 
 def _limelight(*arguments: str) -> None:

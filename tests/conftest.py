@@ -13,6 +13,7 @@ import pytest
 
 from pipeline.java_classes import name_classes_in_full
 from pipeline.java_runtime import ensure_java_home
+from tests.once import made_once
 from tests.s3_server import S3Server, new_bucket, s3_server
 
 if TYPE_CHECKING:
@@ -69,10 +70,11 @@ def world(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path
     """Raw tables of a small platform and the samples that local[2] made of them; do not write into it."""
     from tests.small_world import compute, context_of, write_raw
 
-    warehouse = tmp_path_factory.mktemp("world")
-    write_raw(warehouse)
-    compute(context_of(spark, warehouse))
-    return warehouse
+    def make(warehouse: Path) -> None:
+        write_raw(warehouse)
+        compute(context_of(spark, warehouse))
+
+    return made_once("world", tmp_path_factory, make)
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 from pathlib import Path
@@ -27,6 +28,8 @@ def test_the_second_run_of_a_day_says_who_holds_it_and_leaves_the_first_alone(
     spark: SparkSession, world: Path, tmp_path: Path
 ) -> None:
     warehouse = raw_copy(world, tmp_path / "warehouse")
+    for tiles in world.glob("tiles_*"):
+        shutil.copytree(tiles, warehouse / tiles.name)
     conf = short_conf(tmp_path / "conf")
     told: list[subprocess.CompletedProcess[str]] = []
 
