@@ -1,4 +1,4 @@
-"""`make bench-train` compares one training with itself: losses of ours and of the peers, from equal weights, float64."""
+"""`make bench-train` compares one training with itself: from equal weights, losses of both sides in float64."""
 
 from __future__ import annotations
 
