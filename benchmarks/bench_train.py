@@ -22,6 +22,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -157,9 +158,8 @@ def steps(bench: Bench) -> None:
 def twin(bench: Bench) -> None:
     """Ours first, then the peers, one after the other: each has its losses, and nobody the time."""
     for group in groups_of(bench.options):
-        if group.skew != bench.options.skews[0] or group.rows < min(bench.options.twin_rows):
-            continue
-        if group.rows not in (*bench.options.twin_rows, bench.options.din_rows) or bench.is_known("twin", group.name):
+        wanted = bench.options.twin_rows if group.model == "deepfm" else (bench.options.din_rows,)
+        if group.skew != bench.options.skews[0] or group.rows not in wanted or bench.is_known("twin", group.name):
             continue
         losses: dict[str, list[float]] = {}
         with bench.told(f"twin {group.name}", 1 + len(PEERS[group.model])) as done:
@@ -177,21 +177,25 @@ def twin(bench: Bench) -> None:
 
 def ranks(bench: Bench) -> None:
     """Two ranks and two processes, each rank and each process on a core of its own; then the exchange taken apart."""
+    if bench.options.device == "cuda":
+        return  # two ranks on one GPU would say nothing of speed
     if (os.cpu_count() or 1) < RANKS:
         raise ArmError(f"the part ranks needs {RANKS} cores; leave it out with --parts")
-    for skew in bench.options.skews:
+    for skew, values in product(bench.options.skews, bench.options.values):
         group = Group(model="deepfm", skew=skew, rows=bench.options.ranks_rows, batch=bench.options.batches[0])
-        if bench.is_known("ranks", group.name):
+        name = f"{group.name} {values}"
+        if bench.is_known("ranks", name):
             continue
         pinned = [bench.spec(group, "ours", "shipped", threads=1, cores=(core,)) for core in range(RANKS)]
         pinned = [replace(spec, seed=spec.seed + number) for number, spec in enumerate(pinned)]
-        rank = replace(pinned[0], side="ranks", cores=tuple(range(RANKS)))
+        rank = replace(pinned[0], side="ranks", cores=tuple(range(RANKS)), values=values)
         with Teams() as teams:
             both = teams.start(rank, ranks=RANKS, name="two ranks")
-            arms = bench.turns(f"ranks {group.name}", [both, teams.start(*pinned, name="two processes")])
+            arms = bench.turns(f"ranks {name}", [both, teams.start(*pinned, name="two processes")])
             exchange = _mean(both.ask("exchange", count=EXCHANGE_STEPS))
             stock = _mean(both.ask("stock", count=EXCHANGE_STEPS))
-        bench.keep("ranks", group.name, {**group.described(), "arms": arms, "exchange": exchange, "stock": stock})
+        described = {**group.described(), "of": name, "values": values}
+        bench.keep("ranks", name, {**described, "arms": arms, "exchange": exchange, "stock": stock})
 
 
 def _mean(answers: Sequence[dict[str, Any]]) -> dict[str, float]:
@@ -242,11 +246,12 @@ def quality(bench: Bench) -> None:
     """On the train set that was named, or on that of simulated logs."""
     options = bench.options
     made = options.trainset or train_quality.simulated(bench.out, options.impressions, console.print)
-    name = f"{made.resolve().name} seeds {' '.join(map(str, options.seeds))}"
+    name = f"{made.resolve().name} seeds {' '.join(map(str, options.seeds))} {' '.join(options.values)}"
     if bench.is_known("quality", name):
         return
     folder = bench.out / "train-quality" / str(bench.settings["code"]) / made.resolve().name
-    seen = train_quality.measure(made.resolve(), folder.resolve(), options.seeds, options.rates, console.print)
+    arms = train_quality.arms_of(options.values)
+    seen = train_quality.measure(made.resolve(), folder.resolve(), arms, options.seeds, options.rates, console.print)
     bench.keep("quality", name, {"of": name, "rates": list(options.rates), "optimisers": seen})
 
 
@@ -272,6 +277,7 @@ def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--din-rows", type=int, default=10**6, help="the same of DIN, and of the part fit")
     parser.add_argument("--twin-rows", type=int, nargs="+", default=(10**6, 10**7))
     parser.add_argument("--ranks-rows", type=int, default=10**6)
+    parser.add_argument("--values", nargs="+", default=("full",), help="gradients of the table between ranks travel so")
     parser.add_argument("--skews", type=float, nargs="+", default=(1.05, 0.0), help="s of Zipf")
     parser.add_argument("--batches", type=int, nargs="+", help="rows of a step; 4096, on a GPU 8192 and 65536")
     parser.add_argument("--repeats", type=int, default=5)

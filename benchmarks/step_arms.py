@@ -46,6 +46,7 @@ class ArmSpec:
         batch: rows of a step (of a rank's step).
         batches: how many different ones are taken in turns.
         dtype: float64 is for losses that are compared.
+        values: as the table's gradients travel between ranks (`ExchangeConf.values`).
         threads: of torch. cores: the process is pinned to them; () leaves it alone.
         copied: a peer starts from our weights.
     """
@@ -60,6 +61,7 @@ class ArmSpec:
     seed: int = 2026
     device: Literal["cpu", "cuda"] = "cpu"
     dtype: Literal["float32", "float64"] = "float32"
+    values: str = "full"
     threads: int = 1
     cores: tuple[int, ...] = ()
     copied: bool = False

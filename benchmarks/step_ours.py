@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -65,7 +67,15 @@ def learner(spec: ArmSpec, exchange: Exchange) -> Learner:
     if spec.variant == "adagrad":
         table = _ByElement(model.table.weight, (1,) * model.table.weight.shape[1])
     conf, regularised = VARIANTS[spec.variant](spec), model.regularised_parameters()
-    return Learner(model, Optimiser(table, model.dense_parameters(), conf, regularised=regularised), exchange)
+    optimiser = Optimiser(table, model.dense_parameters(), conf, regularised=regularised)
+    return Learner(model, optimiser, exchange, **_exchanged(spec))
+
+
+def _exchanged(spec: ArmSpec) -> dict[str, Any]:
+    """Further arguments of the learner: nothing where gradients travel as they are."""
+    if spec.values == "full":
+        return {}
+    return {"conf": importlib.import_module("training.gradients").ExchangeConf(values=spec.values)}
 
 
 class OurStep:

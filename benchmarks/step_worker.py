@@ -64,17 +64,20 @@ class Worker:
 
     def profile(self, count: int) -> Answer:
         """Milliseconds per step of the operators that take most, by torch's profiler, their callees' left out."""
-        kinds = [torch.profiler.ProfilerActivity.CPU]
-        with torch.profiler.profile(activities=kinds) as seen:
+        is_gpu, kinds = self.spec.device == "cuda", torch.profiler.ProfilerActivity
+        with torch.profiler.profile(activities=[kinds.CPU, kinds.CUDA] if is_gpu else [kinds.CPU]) as seen:
             for _ in range(count):
                 self._step()
-        operators = sorted(seen.key_averages(), key=lambda one: -one.self_cpu_time_total)[:SHOWN_OPERATORS]
-        return {
-            "operators": [
-                {"name": one.key, "ms": one.self_cpu_time_total / 1e3 / count, "calls": one.count / count}
-                for one in operators
-            ]
+            self._synchronise()
+        spent = {
+            one.key: {
+                "name": one.key,
+                "ms": (one.self_device_time_total if is_gpu else one.self_cpu_time_total) / 1e3 / count,
+                "calls": one.count / count,
+            }
+            for one in seen.key_averages()
         }
+        return {"operators": sorted(spent.values(), key=lambda one: -one["ms"])[:SHOWN_OPERATORS]}
 
     def fit(self, **arguments: Any) -> Answer:
         """Rows per second of the side's own loader and training."""

@@ -32,7 +32,7 @@ AT_LEAST: Mapping[str, Mapping[str, float]] = {
     "two_ranks_over_two_processes": {"1e6": 0.85},
     QUALITY: {"": -0.001},
 }
-AT_MOST: Mapping[str, Mapping[str, float]] = {BYTES: {"1e6": 0.5}, TWIN: {"": 1e-9}}
+AT_MOST: Mapping[str, Mapping[str, float]] = {BYTES: {"full": 0.5, "float16": 0.25}, TWIN: {"": 1e-9}}
 GOALS_ARE_OF = ("deepfm", 1.05)
 """Model and s of the goals; others are measured beside it."""
 SAMPLES_ON_GPU, OVER_PEER_ON_GPU, BATCH_ON_GPU = 10e6, 10.0, 8192
@@ -118,7 +118,8 @@ def _over_peers(name: str, one: Mapping[str, Any], ours: str, theirs: str = "") 
 
 def _of_ranks(one: Mapping[str, Any]) -> Iterator[Ratio]:
     yield from _over("two_ranks_over_two_processes", one["of"], one, "two ranks", "two processes")
-    yield _single(BYTES, one["of"], one["exchange"]["row_bytes"] / one["stock"]["bytes"], one)
+    share = one["exchange"]["row_bytes"] / one["stock"]["bytes"]
+    yield _ratio(BYTES, one["of"], [share], one, of_goal=one["values"])
 
 
 def _over(name: str, of: str, one: Mapping[str, Any], above: str, below: str) -> Iterator[Ratio]:
@@ -133,11 +134,12 @@ def _single(name: str, of: str, value: float, one: Mapping[str, Any]) -> Ratio:
     return _ratio(name, of, [value], one)
 
 
-def _ratio(name: str, of: str, rounds: list[float], one: Mapping[str, Any]) -> Ratio:
+def _ratio(name: str, of: str, rounds: list[float], one: Mapping[str, Any], of_goal: str = "") -> Ratio:
+    """`of_goal`: by which a goal is found, the rows if nothing else."""
     rows = one["rows"]
-    goals = AT_LEAST.get(name, {}) | AT_MOST.get(name, {})
+    goals = {**AT_LEAST.get(name, {}), **AT_MOST.get(name, {})}
     has_goal = "model" not in one or (one["model"], one["skew"]) == GOALS_ARE_OF
-    goal = goals.get(rows, goals.get("")) if has_goal or name == TWIN else None
+    goal = goals.get(of_goal or rows, goals.get("")) if has_goal or name == TWIN else None
     median = statistics.median(rounds)
     return Ratio(name=name, of=of, rows=rows, median=median, low=min(rounds), high=max(rounds), goal=goal)
 

@@ -57,7 +57,7 @@ def test_goals_are_of_the_skewed_rows_and_absent_arms_have_no_ratio() -> None:
 
 
 def test_bytes_and_losses_are_to_be_small() -> None:
-    shape = {"model": "deepfm", "skew": 1.05, "rows": "1e6", "of": "deepfm 1e6", "settings": SETTINGS}
+    shape = {"model": "deepfm", "skew": 1.05, "rows": "1e6", "of": "deepfm 1e6", "values": "full"}
     both = {"two ranks": arm(80.0, 90.0, 95.0), "two processes": arm(100.0, 100.0, 100.0)}
     ranks = {**shape, "arms": both, "exchange": {"row_bytes": 60.0, "step_ms": 1.0}, "stock": {"bytes": 100.0}}
     seen = found(ranks=ranks, twin={**shape, "apart": {"deepctr": 1e-12}})
