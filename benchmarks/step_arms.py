@@ -69,7 +69,7 @@ class ArmSpec:
     @property
     def name(self) -> str:
         """Among the arms that take turns."""
-        return f"{self.side} {self.variant} {self.rows:.0e}".replace("e+0", "e")
+        return f"{self.side} {self.variant} {shown(self.rows)}"
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able; `of` is its inverse."""
@@ -84,6 +84,11 @@ class ArmSpec:
     def torch_dtype(self) -> torch.dtype:
         """Of weights and floating inputs."""
         return torch.float64 if self.dtype == "float64" else torch.float32
+
+
+def shown(rows: int) -> str:
+    """1000000 → "1e6"."""
+    return f"{rows:.0e}".replace("e+0", "e")
 
 
 class Stepper(Protocol):
