@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import platform
 import sys
 from collections.abc import Sequence
@@ -27,7 +26,7 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks.step_teams import ROOT
-from benchmarks.train_parts import DONE_BY, PEERS, Bench, console
+from benchmarks.train_parts import DONE_BY, PEERS, Bench, console, cores
 from benchmarks.train_quality import LEARNING_RATES
 from benchmarks.train_report import kept, on_gpu, ratios, show
 
@@ -52,7 +51,7 @@ def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--batches", type=int, nargs="+", help="rows of a step; 4096, on a GPU 8192 and 65536")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--turn-seconds", type=float, default=2.0)
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of every arm but ranks")
+    parser.add_argument("--threads", type=int, default=len(cores()), help="of every arm but ranks")
     parser.add_argument("--fit-batches", type=int, default=40)
     parser.add_argument("--seed", type=int, default=2026)
     parser.add_argument("--without-peers", action="store_true", help="where .venv-parity is not")
@@ -73,7 +72,7 @@ def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
 def settings_of(options: argparse.Namespace) -> dict[str, Any]:
     """What figures that stand beside each other have in common."""
     named = ("device", "repeats", "turn_seconds", "threads", "seed")
-    machine = {"platform": platform.platform(), "cores": os.cpu_count(), "processor": _processor()}
+    machine = {"platform": platform.platform(), "cores": len(cores()), "processor": _processor()}
     if options.device == "cuda":
         machine["gpu"] = torch.cuda.get_device_name()
     return {name: getattr(options, name) for name in named} | {"code": _code(), "machine": machine}
@@ -97,6 +96,7 @@ def _code() -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure what is not known, put all together, show."""
     options = options_of(arguments)
+    options.out.mkdir(parents=True, exist_ok=True)
     settings = settings_of(options)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:

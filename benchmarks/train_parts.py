@@ -65,7 +65,7 @@ class Bench:
     def spec(self, group: Group, side: str, variant: str, **more: Any) -> ArmSpec:
         """An arm of a group."""
         values = asdict(group) | {"device": self.options.device, "threads": self.options.threads}
-        values["cores"] = tuple(range(self.options.threads)) if self.options.device == "cpu" else ()
+        values["cores"] = cores()[: self.options.threads] if self.options.device == "cpu" else ()
         return ArmSpec.of(values | {"side": side, "variant": variant, "seed": self.options.seed} | more)
 
     def is_known(self, part: str, group: str) -> bool:
@@ -93,6 +93,11 @@ class Bench:
         with self.told(title, len(teams) * (self.options.repeats + WARM_UPS)) as done:
             seen = in_turns(teams, repeats=self.options.repeats, turn_s=self.options.turn_seconds, done=done)
         return {name: rates.summary() for name, rates in seen.items()}
+
+
+def cores() -> tuple[int, ...]:
+    """Those that this process may run on."""
+    return tuple(sorted(os.sched_getaffinity(0)))
 
 
 def groups_of(options: argparse.Namespace) -> list[Group]:
@@ -156,16 +161,16 @@ def ranks(bench: Bench) -> None:
     """Two ranks and two processes, each rank and each process on a core of its own; then the exchange taken apart."""
     if bench.options.device == "cuda":
         return  # two ranks on one GPU would say nothing of speed
-    if (os.cpu_count() or 1) < RANKS:
+    if len(cores()) < RANKS:
         raise ArmError(f"the part ranks needs {RANKS} cores; leave it out with --parts")
     for skew, values in product(bench.options.skews, bench.options.values):
         group = Group(model="deepfm", skew=skew, rows=bench.options.ranks_rows, batch=bench.options.batches[0])
         name = f"{group.name} {values}"
         if bench.is_known("ranks", name):
             continue
-        pinned = [bench.spec(group, "ours", "shipped", threads=1, cores=(core,)) for core in range(RANKS)]
+        pinned = [bench.spec(group, "ours", "shipped", threads=1, cores=(core,)) for core in cores()[:RANKS]]
         pinned = [replace(spec, seed=spec.seed + number) for number, spec in enumerate(pinned)]
-        rank = replace(pinned[0], side="ranks", cores=tuple(range(RANKS)), values=values)
+        rank = replace(pinned[0], side="ranks", cores=cores()[:RANKS], values=values)
         with Teams() as teams:
             both = teams.start(rank, ranks=RANKS, name="two ranks")
             arms = bench.turns(f"ranks {name}", [both, teams.start(*pinned, name="two processes")])
