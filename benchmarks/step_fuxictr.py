@@ -37,6 +37,7 @@ from benchmarks.train_files import ITEM_INDEX, SEQUENCE_LENGTH, USER_INDEX, writ
 from features.manifest import PADDING_ID
 
 ADAM_RATE, ADAGRAD_RATE = 1e-3, 0.01
+LOSS = "binary_crossentropy"
 CLIPPED_AT = 10.0
 """`max_gradient_norm` of its `fit`."""
 DICE_EPSILON = 1e-8
@@ -59,15 +60,16 @@ def built(spec: ArmSpec, meta: Sequence[str] = ()) -> Any:
     """The model, compiled, in train mode."""
     zoo = importlib.import_module("model_zoo.LongCTR")
     is_adam = not spec.variant.startswith("adagrad")
+    learning = ("adam", LOSS, ADAM_RATE) if is_adam else ("Adagrad", LOSS, ADAGRAD_RATE)
     model = zoo.DIN(
         feature_map(spec, meta),
         gpu=0 if spec.device == "cuda" else -1,
         dnn_hidden_units=list(HIDDEN),
         attention_hidden_units=list(ATTENTION),
         embedding_dim=DIM,
-        learning_rate=ADAM_RATE if is_adam else ADAGRAD_RATE,
-        optimizer="adam" if is_adam else "Adagrad",
-        loss="binary_crossentropy",
+        optimizer=learning[0],
+        loss=learning[1],
+        learning_rate=learning[2],
         verbose=0,
         model_root="",
         metrics=[],
@@ -75,6 +77,7 @@ def built(spec: ArmSpec, meta: Sequence[str] = ()) -> Any:
     if spec.copied:
         start_from_ours(spec, model)
     model = model.to(spec.torch_dtype)
+    model.compile(*learning)  # again: the state of its Adagrad was there before the weights' type changed
     if spec.variant == "best":
         model.optimizer = torch.optim.Adam(model.parameters(), lr=ADAM_RATE, fused=True)
     if spec.variant == "adagrad_fused":

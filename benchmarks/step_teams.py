@@ -103,7 +103,8 @@ class Team:
 
     def rate(self, count: int) -> float:
         """Rows per second of all processes together, over `count` steps."""
-        return sum(self.spec.batch * count / answer["seconds"] for answer in self.ask("steps", count=count))
+        seconds = [float(answer["seconds"]) for answer in self.ask("steps", count=count)]
+        return sum(self.spec.batch * count / each for each in seconds)
 
     def begin(self, process: subprocess.Popen[bytes], links: socket.socket, members: int) -> None:
         """Take over a process that was just started, once its `members` have connected.
