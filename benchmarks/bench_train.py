@@ -18,7 +18,6 @@ import json
 import platform
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from benchmarks.step_teams import ROOT
 from benchmarks.train_parts import DONE_BY, PEERS, Bench, console, cores
 from benchmarks.train_quality import LEARNING_RATES
-from benchmarks.train_report import kept, on_gpu, ratios, show
+from benchmarks.train_report import by_name, kept, on_gpu, ratios, show
 
 USUAL = tuple(part for part in DONE_BY if part != "quality")
 ON_GPU = (8192, 65536)
@@ -105,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             DONE_BY[part](bench)
     parts = kept(options.out, settings)
     seen = ratios(parts)
-    found = {"settings": settings, "gpu": on_gpu(parts), "ratios": [asdict(one) for one in seen], "parts": parts}
+    found = {"settings": settings, "gpu": on_gpu(parts), "ratios": by_name(seen), "parts": parts}
     target = options.out / "train.json"
     target.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     show(found, seen, console)

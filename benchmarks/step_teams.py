@@ -81,6 +81,11 @@ class Team:
         self._members: list[_Member] = []
         self._processes: list[subprocess.Popen[bytes]] = []
 
+    @property
+    def size(self) -> int:
+        """Processes that take steps."""
+        return len(self._members)
+
     def ask(self, do: str, **arguments: Any) -> list[dict[str, Any]]:
         """Every process does it, at the same time: their answers, by rank.
 
@@ -241,5 +246,4 @@ def _steps_of(team: Team, turn_s: float, done: Callable[[str, float], None]) -> 
     team.rate(1)
     rate = team.rate(2)
     done(team.name, rate)
-    members = max(1, len(team._members))
-    return min(MOST_STEPS, max(2, math.ceil(turn_s * rate / (team.spec.batch * members))))
+    return min(MOST_STEPS, max(2, math.ceil(turn_s * rate / (team.spec.batch * team.size))))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,19 @@ class Ratio:
         if self.goal is None:
             return None
         return self.median <= self.goal if self.name in AT_MOST else self.median >= self.goal
+
+    def summary(self) -> dict[str, Any]:
+        """For the JSON."""
+        beside = {} if self.goal is None else {"goal": self.goal, "met": self.is_met}
+        return {"median": self.median, "range": [self.low, self.high], **beside}
+
+
+def by_name(ratios: Iterable[Ratio]) -> dict[str, dict[str, Any]]:
+    """Name → of what → its figures."""
+    found: dict[str, dict[str, Any]] = {}
+    for ratio in ratios:
+        found.setdefault(ratio.name, {})[ratio.of] = ratio.summary()
+    return found
 
 
 def keep(out: Path, part: str, group: str, measured: Mapping[str, Any]) -> None:
