@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from benchmarks.train_report import NOT_ON_GPU, keep, kept, on_gpu, ratios, show
+from benchmarks.train_report import NOT_ON_GPU, by_name, keep, kept, on_gpu, ratios, show
 
 SETTINGS = {"device": "cpu", "repeats": 3}
 
@@ -42,6 +42,8 @@ def test_a_ratio_is_taken_round_by_round() -> None:
     assert (shipped.median, shipped.low, shipped.high) == pytest.approx((10.0, 10.0, 20.0))
     assert shipped.goal == 10.0
     assert shipped.is_met
+    named = by_name([shipped])["over_peer_as_shipped"]["deepfm 1e7 DeepCTR-Torch"]
+    assert named == {"median": pytest.approx(10.0), "range": pytest.approx([10.0, 20.0]), "goal": 10.0, "met": True}
     limit = seen["of_gemm_limit", "deepfm 1e7"]
     assert (limit.median, limit.is_met) == (pytest.approx(0.75), True)
     best = seen["over_peer_at_its_best", "deepfm 1e7 DeepCTR-Torch"]
