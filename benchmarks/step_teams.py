@@ -30,7 +30,7 @@ from benchmarks.step_arms import ArmSpec
 
 ROOT = Path(__file__).resolve().parents[1]
 PEERS_PYTHON = ROOT / ".venv-parity" / "bin" / "python"
-START_TIMEOUT_S, ANSWER_TIMEOUT_S, END_TIMEOUT_S = 300.0, 1200.0, 10.0
+START_TIMEOUT_S, ANSWER_TIMEOUT_S, END_TIMEOUT_S = 600.0, 1200.0, 10.0
 POLL_S = 0.5
 SHOWN_LOG = 4000
 MOST_STEPS = 400
