@@ -27,7 +27,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from benchmarks.step_teams import ROOT
 from benchmarks.train_parts import DONE_BY, PEERS, Bench, console, cores
 from benchmarks.train_quality import LEARNING_RATES
-from benchmarks.train_report import by_name, kept, on_gpu, ratios, show
+from benchmarks.train_report import OURS_COMPILED, by_name, kept, on_gpu, ratios, show
 
 USUAL = tuple(part for part in DONE_BY if part != "quality")
 ON_GPU = (8192, 65536)
@@ -58,6 +58,7 @@ def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--impressions", type=int, default=2_000_000, help="of simulated logs, without --trainset")
     parser.add_argument("--seeds", type=int, nargs="+", default=(1, 2, 3), help="of the part quality")
     parser.add_argument("--rates", type=float, nargs="+", default=LEARNING_RATES, help="the same")
+    parser.add_argument("--compiled", nargs="+", choices=OURS_COMPILED, help="of the part steps: these of ours, too")
     parser.add_argument("--again", action="store_true", help="measure what is known, too")
     parser.add_argument("--report", action="store_true", help="measure nothing; put together what was measured")
     parser.add_argument("--out", type=Path, default=Path("build/bench"))

@@ -53,8 +53,11 @@ def adagrad(_spec: ArmSpec) -> OptimConf:
     return OptimConf(embedding=rows, dense=DenseOptimConf(kind="adagrad", learning_rate=ADAGRAD_RATE))
 
 
+COMPILED, LOWERED = "compiled", "compiled_bf16"
 VARIANTS: Mapping[str, Callable[[ArmSpec], OptimConf]] = {
     "shipped": shipped,
+    COMPILED: shipped,
+    LOWERED: shipped,
     "lazy_adam": lazy_adam,
     "adagrad": adagrad,
 }
@@ -63,6 +66,11 @@ VARIANTS: Mapping[str, Callable[[ArmSpec], OptimConf]] = {
 def learner(spec: ArmSpec, exchange: Exchange) -> Learner:
     """As `training.run` puts it together."""
     model = our_model(spec).to(device=spec.device, dtype=spec.torch_dtype).train()
+    prepared: Any = model
+    if spec.variant == LOWERED:
+        prepared.lower(torch.bfloat16)
+    if spec.variant in (COMPILED, LOWERED):
+        prepared.compile_dense()
     table: RowTable = model.table
     if spec.variant == "adagrad":
         table = _ByElement(model.table.weight, (1,) * model.table.weight.shape[1])

@@ -119,7 +119,8 @@ def steps(bench: Bench) -> None:
     """As users have them, and the limit; then the same learning on both sides."""
     for group in groups_of(bench.options):
         peers = [peer for peer in PEERS[group.model] if not bench.options.without_peers]
-        usual = [bench.spec(group, "ours", "shipped"), bench.spec(group, "ours", "lazy_adam")]
+        ours = ["shipped", "lazy_adam", *(bench.options.compiled or ())]
+        usual = [bench.spec(group, "ours", variant) for variant in ours]
         usual += [bench.spec(group, peer, variant) for peer in peers for variant in SHIPPED]
         usual.append(bench.spec(group, "gemm", "products"))
         smallest = min(bench.options.rows)
