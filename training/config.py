@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 from features.errors import ConfError
 from features.manifest import SplitName
 from training.calibration import CalibrationConf
+from training.gradients import ExchangeConf
 from training.optim import OptimConf
 
 
@@ -93,12 +94,16 @@ class TrainConf(_Conf):
         evaluation_batch_size: the same when scoring.
         seed: of initial weights, order of rows and dropout.
         precision: float64 is for exactness tests.
+        dense_precision: bfloat16 takes matrix products of the dense part, in training on a GPU; weights, updates, the
+            table, sums over rows, logits and the loss stay as they are. On a CPU it changes nothing.
+        compile: the dense part by torch.compile; its first steps take a minute, and it needs a C++ compiler.
         device: "auto" takes the GPU of the local rank where there is one.
         threads: torch's threads per rank; torch's own choice if None.
         feed_threads: Petastorm's threads per rank.
         judge_train: score the train split, too, once training is over.
         judge_test: score the test split, where there is one; a search over settings must not see it.
         sampled_splits: splits whose negatives are a sample (`model.negatives_kept`): their figures weigh them back.
+        exchange: what of the gradients travels between ranks.
         plateau: None leaves the learning rates as they are.
         calibration: of probabilities, fitted on half of the valid split once training is over (training.calibration).
     """
@@ -110,6 +115,8 @@ class TrainConf(_Conf):
     epochs: int = Field(default=4, ge=1)
     seed: int = 0
     precision: Literal["float32", "float64"] = "float32"
+    dense_precision: Literal["full", "bfloat16"] = "full"
+    compile: bool = False
     device: Literal["auto", "cpu"] = "auto"
     threads: int | None = Field(default=None, ge=1)
     feed_threads: int = Field(default=2, ge=1)
@@ -118,6 +125,7 @@ class TrainConf(_Conf):
     sampled_splits: tuple[SplitName, ...] = ("train",)
     calibration: CalibrationConf = CalibrationConf()
     optim: OptimConf = OptimConf()
+    exchange: ExchangeConf = ExchangeConf()
     early_stopping: EarlyStopping = EarlyStopping()
     plateau: Plateau | None = None
     checkpoint: CheckpointConf = CheckpointConf()
@@ -127,6 +135,15 @@ class TrainConf(_Conf):
     def _parts_have_rows(self) -> Self:
         if self.accumulate > self.batch_size:
             raise ValueError(f"accumulate={self.accumulate} parts of batch_size={self.batch_size} rows: some are empty")
+        return self
+
+    @model_validator(mode="after")
+    def _exactness_is_kept(self) -> Self:
+        if self.precision == "float64" and (self.dense_precision, self.exchange.values) != ("full", "full"):
+            raise ValueError(
+                f"precision=float64 is for exactness; dense_precision={self.dense_precision} and "
+                f"exchange.values={self.exchange.values} would round it away: leave both at full"
+            )
         return self
 
     @model_validator(mode="after")

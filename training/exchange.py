@@ -1,16 +1,18 @@
 """Collectives between the ranks: everything that training says to other ranks goes through an `Exchange`.
 
-All calls are collective and blocking: every rank makes the same calls in the same order. A call's name is made
+All calls are collective: every rank makes the same calls in the same order. A call's name is made
 of what all ranks agree on (kind, type, shape without the rows), so Horovod matches calls by it, caches the
 negotiation of those that repeat, and reports a rank that strays by the name of what the others wait for.
 
-Results are the same bits on every rank: sums are reduced once and handed out, gathered rows stand in rank
-order, and sparse rows are added up in that order.
+Results are the same bits on every rank: sums are reduced once and handed out, and gathered rows stand in rank order.
+
+What begins with `start_` returns at once: the ranks talk while this one computes. Calling what it returns waits for
+the others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -44,20 +46,16 @@ class Exchange(Protocol):
         """Named sums in float64; every rank gives the same names."""
         ...
 
-    def sum_rows(self, rows: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """The sparse sum over ranks.
-
-        Args:
-            rows: [k] int64 row numbers, repeated ones allowed; k may differ by rank, and be 0.
-            values: [k, d], what is added to each row.
-
-        Returns:
-            [u] the rows that any rank has named, ascending and each once, and [u, d] their sums.
-        """
+    def start_sum_many(self, tensors: Sequence[Tensor]) -> Callable[[], list[Tensor]]:
+        """`sum_many`, started; one at a time."""
         ...
 
     def gather_rows(self, tensor: Tensor) -> Tensor:
         """[n_r, …] of every rank below one another in rank order, on every rank; n_r may differ, and be 0."""
+        ...
+
+    def start_gather_rows(self, tensor: Tensor) -> Callable[[], Tensor]:
+        """`gather_rows`, started; one at a time of each type and shape without the rows."""
         ...
 
     def alltoall(self, tensor: Tensor, counts: Tensor) -> Tensor:
@@ -104,13 +102,19 @@ class SingleExchange:
         """See `Exchange.sum_scalars`."""
         return dict(values)
 
-    def sum_rows(self, rows: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Exchange.sum_rows`."""
-        return add_up_rows(rows, values)
+    def start_sum_many(self, tensors: Sequence[Tensor]) -> Callable[[], list[Tensor]]:
+        """See `Exchange.start_sum_many`."""
+        sums = self.sum_many(tensors)
+        return lambda: sums
 
     def gather_rows(self, tensor: Tensor) -> Tensor:
         """See `Exchange.gather_rows`."""
         return tensor.detach().clone()
+
+    def start_gather_rows(self, tensor: Tensor) -> Callable[[], Tensor]:
+        """See `Exchange.start_gather_rows`."""
+        gathered = self.gather_rows(tensor)
+        return lambda: gathered
 
     def alltoall(self, tensor: Tensor, counts: Tensor) -> Tensor:
         """See `Exchange.alltoall`."""
@@ -154,15 +158,28 @@ class HorovodExchange:
 
     def sum_many(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """See `Exchange.sum_many`."""
-        sums: list[Tensor] = [tensor.detach() for tensor in tensors]
-        kinds = dict.fromkeys((tensor.dtype, tensor.device) for tensor in sums)
-        for kind in kinds:
-            members = [place for place, tensor in enumerate(sums) if (tensor.dtype, tensor.device) == kind]
-            flat = self.sum_(torch.cat([sums[place].reshape(-1) for place in members]))
-            pieces = torch.split(flat, [sums[place].numel() for place in members])
-            for place, piece in zip(members, pieces, strict=True):
-                sums[place] = piece.view(sums[place].shape)
-        return sums
+        return self.start_sum_many(tensors)()
+
+    def start_sum_many(self, tensors: Sequence[Tensor]) -> Callable[[], list[Tensor]]:
+        """See `Exchange.start_sum_many`."""
+        kinds: dict[tuple[torch.dtype, torch.device], list[int]] = {}
+        for place, tensor in enumerate(tensors):
+            kinds.setdefault((tensor.dtype, tensor.device), []).append(place)
+        messages = []
+        for members in kinds.values():
+            flat = self._counted(torch.cat([tensors[place].detach().reshape(-1) for place in members]))
+            name = _name("many", flat, flat.shape)
+            messages.append((members, self._horovod.allreduce_async(flat, op=self._horovod.Sum, name=name)))
+
+        def arrived() -> list[Tensor]:
+            sums = list(tensors)
+            for members, handle in messages:
+                pieces = torch.split(self._horovod.synchronize(handle), [tensors[place].numel() for place in members])
+                for place, piece in zip(members, pieces, strict=True):
+                    sums[place] = piece.view(tensors[place].shape)
+            return sums
+
+        return arrived
 
     def sum_scalars(self, values: Mapping[str, float]) -> dict[str, float]:
         """See `Exchange.sum_scalars`."""
@@ -170,16 +187,15 @@ class HorovodExchange:
         sums = self.sum_(torch.tensor([values[name] for name in names], dtype=torch.float64)).tolist()
         return dict(zip(names, sums, strict=True))
 
-    def sum_rows(self, rows: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Exchange.sum_rows`. Rows are added up before they are sent, and again after."""
-        rows, values = add_up_rows(rows, values)
-        return add_up_rows(self.gather_rows(rows), self.gather_rows(values))
-
     def gather_rows(self, tensor: Tensor) -> Tensor:
         """See `Exchange.gather_rows`."""
+        return self.start_gather_rows(tensor)()
+
+    def start_gather_rows(self, tensor: Tensor) -> Callable[[], Tensor]:
+        """See `Exchange.start_gather_rows`."""
         tensor = self._counted(tensor)
-        gathered: Tensor = self._horovod.allgather(tensor, name=_name("gather", tensor, tensor.shape[1:]))
-        return gathered
+        handle = self._horovod.allgather_async(tensor, name=_name("gather", tensor, tensor.shape[1:]))
+        return lambda: self._horovod.synchronize(handle)
 
     def alltoall(self, tensor: Tensor, counts: Tensor) -> Tensor:
         """See `Exchange.alltoall`."""
@@ -218,16 +234,6 @@ class HorovodExchange:
 def open_exchange(world: World) -> Exchange:
     """The exchange of a world: Horovod's where there are other ranks."""
     return SingleExchange() if world.size == 1 else HorovodExchange()
-
-
-def add_up_rows(rows: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """[k] rows and [k, d] values → [u] distinct rows, ascending, and [u, d] the sums of their values.
-
-    Values of a row are added in the order in which they stand, on CPU; on a GPU, `index_add_` promises no order.
-    """
-    distinct, places = torch.unique(rows, return_inverse=True)
-    sums = values.new_zeros((len(distinct), *values.shape[1:]))
-    return distinct, sums.index_add_(0, places, values.detach())
 
 
 def _name(kind: str, tensor: Tensor, shape: Sequence[int]) -> str:

@@ -100,6 +100,7 @@ class Loop:
         self._divergence = DivergenceWatch(learner, STOP_CHECK_EVERY, checkpoints_url)
         self._losses = self._no_losses()
         self._seconds, self._steps_taken = 0.0, 0
+        self._bytes_per_step: dict[str, int] = {}
 
     @property
     def rows_per_second(self) -> float | None:
@@ -119,10 +120,12 @@ class Loop:
         self.learner.model.train()
         while not self.progress.finished and not self.given_up:
             epoch = self.feed.position.epoch
-            started, before = time.monotonic(), self.progress.steps
+            started, before, sent = time.monotonic(), self.progress.steps, self._sent()
             complete = self._steps(epoch)
+            steps = self.progress.steps - before
             self._seconds += time.monotonic() - started
-            self._steps_taken += self.progress.steps - before
+            self._steps_taken += steps
+            self._bytes_per_step = {part: (now - sent[part]) // max(steps, 1) for part, now in self._sent().items()}
             if not complete:
                 self._divergence.require_finite()
                 self.save()
@@ -149,6 +152,10 @@ class Loop:
                 self.save()
         return True
 
+    def _sent(self) -> dict[str, int]:
+        """Bytes that this rank has handed over so far: of the table's gradient, and of everything."""
+        return {"table": self.learner.gradients.table_bytes, "all": self._exchange.bytes_sent}
+
     def _told_to_stop(self, losses: StepLosses) -> bool:
         """Whether any rank was; waits for the device."""
         flag, diverged = torch.stack([losses.flag, losses.diverged]).tolist()
@@ -162,6 +169,7 @@ class Loop:
         record: Record = {
             "epoch": epoch,
             "rows_per_second": self.rows_per_second,
+            "bytes_per_step": self._bytes_per_step,
             "learning_rate": self.learner.optimiser.rates._asdict(),
             "train_loss": self._mean_losses(),
             "valid": {task: metrics.as_dict() for task, metrics in figures.items()},

@@ -97,23 +97,34 @@ class Optimiser:
         self.rows.learning_rate = rates.embedding
         self.dense.param_groups[0]["lr"] = rates.dense
 
-    @torch.no_grad()
     def step(self, rows: Tensor, gradient: Tensor) -> None:
         """One update of everything; dense gradients are taken from the parameters' `.grad`.
 
         Args:
-            rows: [U] touched rows of the table. gradient: [U, C]. All gradients are of the loss, summed over ranks.
+            rows: [U] touched rows of the table, each once but for the padding row, whose gradient is 0.
+            gradient: [U, C]. All gradients are of the loss, summed over ranks.
         """
-        rows, gradient = self.rows.regularised(rows, gradient)
+        self.step_when(lambda: (rows, gradient))
+
+    @torch.no_grad()
+    def step_when(self, arrived: Callable[[], tuple[Tensor, Tensor]]) -> None:
+        """`step`, with the table's gradient still on its way: unless clipping needs both, the dense part goes first.
+
+        Args:
+            arrived: waits for the rows and the gradient of `step`.
+        """
         self._regularise_network()
-        if self.conf.clip_norm is not None:
-            gradients = [p.grad for p in self.parameters if p.grad is not None] + [gradient]
-            norm = torch.stack([g.square().sum() for g in gradients]).sum().sqrt()
-            scale = (self.conf.clip_norm / (norm + 1e-12)).clamp(max=1.0)
-            for one in gradients[:-1]:
-                one.mul_(scale)
-            gradient = gradient * scale
-        self.rows.update(rows, gradient)
+        if self.conf.clip_norm is None:
+            self.dense.step()
+            self.rows.update(*self.rows.regularised(*arrived()))
+            return
+        rows, gradient = self.rows.regularised(*arrived())
+        gradients = [p.grad for p in self.parameters if p.grad is not None] + [gradient]
+        norm = torch.stack([g.square().sum() for g in gradients]).sum().sqrt()
+        scale = (self.conf.clip_norm / (norm + 1e-12)).clamp(max=1.0)
+        for one in gradients[:-1]:
+            one.mul_(scale)
+        self.rows.update(rows, gradient * scale)
         self.dense.step()
 
     def _regularise_network(self) -> None:

@@ -83,8 +83,8 @@ class RowOptimiser(ABC):
         """The gradient of the whole objective: what `update` wants.
 
         Args:
-            rows: [U] distinct rows.
-            gradient: [U, C] their gradients, summed over ranks.
+            rows: [U] distinct rows; only the padding row, which is 0, may be there more than once.
+            gradient: [U, C] their gradients, summed over ranks; of padding 0, so that nothing changes.
 
         Returns:
             The rows that will change, and their gradients.
@@ -143,8 +143,8 @@ class RowAdagrad(LazyRows):
         squares = self.state["squares"].index_select(0, rows) + torch.stack(means, dim=1)
         self.state["squares"].index_copy_(0, rows, squares)
         scale = self.learning_rate / (squares.sqrt() + self.conf.epsilon)
-        widths = torch.tensor(self._blocks, device=gradient.device)
-        return gradient * scale.repeat_interleave(widths, dim=1, output_size=gradient.shape[1])
+        parts = zip(torch.split(gradient, list(self._blocks), dim=1), scale.unbind(dim=1), strict=True)
+        return torch.cat([part * factor.unsqueeze(1) for part, factor in parts], dim=1)
 
 
 class LazyAdam(LazyRows):

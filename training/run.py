@@ -153,9 +153,13 @@ class _Training:
         torch.manual_seed(conf.seed * 1_000_003 + exchange.world.rank)  # of dropout: another one on every rank
         model = models.build(conf.model.name, self.trainset, conf.model.conf, conf.seed)
         model = model.to(device=self.device, dtype=self.dtype)
+        if conf.dense_precision == "bfloat16" and self.device.type == "cuda":
+            model.lower(torch.bfloat16)
+        if conf.compile:
+            model.compile_dense()
         regularised = model.regularised_parameters()
         optimiser = Optimiser(model.table, model.dense_parameters(), conf.optim, regularised=regularised)
-        self.learner = Learner(model, optimiser, exchange, conf.accumulate)
+        self.learner = Learner(model, optimiser, exchange, conf.accumulate, conf.exchange)
         self.tracking = Tracking.absent()
         self.added: Mapping[str, int] = {}
 

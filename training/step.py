@@ -5,7 +5,7 @@
    no numbers [1], rows per display position [P]
 2. forward → logits [n, T]
 3. this rank's part of the loss, with the weights of all; backward (2 and 3 once per part with `accumulate`)
-4. dense gradients summed over ranks in one buffer; the table's rows gathered, and summed by row
+4. gradients summed over ranks, on their way during 3 and 5 (`training.gradients`)
 5. one update by gradients that every rank has alike
 
 No value leaves the device: a step never waits for it.
@@ -23,6 +23,7 @@ from torch import Tensor
 from features.errors import MAX_EXAMPLES, ConfError
 from training.batch import Batch
 from training.exchange import Exchange
+from training.gradients import ExchangeConf, GradientExchange
 from training.loss import total_loss, weighted_bce
 from training.modeling.layers import CrossRank
 from training.models import RankingModel
@@ -77,16 +78,27 @@ class Learner:
         accumulate: parts that a step's rows are taken through the model in, one after the other, so that the memory
             of one part is enough. Every part's loss is divided by the counts of the whole global batch: the
             gradient is the same, up to rounding, as in one part.
+        conf: what of the gradients travels.
 
     Attributes:
+        gradients: their sums over ranks.
         diverged: [] how many of this rank's losses were not numbers, so far.
 
     Raises:
         ConfError: `accumulate` above 1 for a model with statistics of the batch: those of a part are others.
     """
 
-    def __init__(self, model: RankingModel, optimiser: Optimiser, exchange: Exchange, accumulate: int = 1) -> None:
+    def __init__(
+        self,
+        model: RankingModel,
+        optimiser: Optimiser,
+        exchange: Exchange,
+        accumulate: int = 1,
+        conf: ExchangeConf | None = None,
+    ) -> None:
         self.model, self.optimiser, self.exchange, self.accumulate = model, optimiser, exchange, accumulate
+        conf = conf or ExchangeConf()
+        self.gradients = GradientExchange(model.table, optimiser.parameters, exchange, conf, passes=accumulate)
         self.diverged = torch.zeros((), dtype=torch.float64, device=model.table.weight.device)
         model.synchronise(exchange.sum_ if exchange.world.size > 1 else None)
         layers = [name for name, layer in model.named_modules() if isinstance(layer, CrossRank)]
@@ -123,7 +135,7 @@ class Learner:
     def _counted_together(self, weights: Tensor, flag: bool, batch: Batch) -> _Counts:
         tower = self.model.position
         positions = weights.new_zeros(0) if tower is None or batch.position is None else tower.counts(batch.position)
-        terms, asked = self.model.auxiliary_terms(batch).double(), weights.new_tensor(float(flag)).double()
+        terms, asked = self.model.auxiliary_terms(batch).double(), weights.new_full((), float(flag)).double()
         own = [weights.double(), torch.stack([terms, asked, self.diverged]), positions.double()]
         totals, alone, counts = torch.split(self.exchange.sum_(torch.cat(own)), [len(part) for part in own])
         return _Counts(weights=totals, terms=alone[0], flag=alone[1], diverged=alone[2], positions=counts)
@@ -133,6 +145,7 @@ class Learner:
         if self.model.position is not None and batch.position is not None:
             self.model.position.global_counts = counts.positions
         logits, auxiliary = self.model.with_auxiliary(batch)
+        self.gradients.looked_up()
         kind = logits.dtype
         sums = weighted_bce(logits, labels.to(kind), weights.to(kind))
         loss = total_loss(sums, counts.weights.to(kind), self.model.task_weights.to(kind))
@@ -142,11 +155,6 @@ class Learner:
         return _Part(sums=sums.detach(), loss=loss.detach(), logits=logits.detach())
 
     def _update(self) -> None:
-        parameters = self.optimiser.parameters
-        own = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-        for parameter, summed in zip(parameters, self.exchange.sum_many(own), strict=True):
-            parameter.grad = summed
-        table = self.model.table.weight.grad
-        assert table is not None, "the embedding table takes part in every loss"
-        table = table.coalesce()  # as it is already: autograd forgets that when it keeps the gradient
-        self.optimiser.step(*self.exchange.sum_rows(table.indices()[0], table.values()))
+        self.gradients.start()
+        self.gradients.sum_dense()
+        self.optimiser.step_when(self.gradients.sum_rows)

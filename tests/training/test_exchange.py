@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.training.launch import run_ranks
-from training.exchange import Exchange, HorovodExchange, SingleExchange, add_up_rows
+from training.exchange import Exchange, HorovodExchange, SingleExchange
 from training.world import World
 
 ROW_COUNTS = (5, 0, 3)  # of rank 0, 1, 2: one rank has nothing to say
@@ -27,12 +27,11 @@ def _exercise(exchange: Exchange) -> dict[str, Any]:
     """Every collective once, as JSON."""
     rank, size = exchange.world.rank, exchange.world.size
     rows, values = _own_rows(rank)
-    exchange.sum_rows(torch.full((100,), 7), torch.ones(100, 4))
-    sparse_bytes = exchange.bytes_sent
-    summed_rows, summed_values = exchange.sum_rows(rows, values)
-    many = exchange.sum_many(
+    gathering = exchange.start_gather_rows(rows), exchange.start_gather_rows(values)
+    summing = exchange.start_sum_many(
         [torch.full((2, 2), rank + 0.5), torch.tensor([rank]), torch.tensor([0.1 + rank, 1.0]), torch.empty(0)]
     )
+    sent = exchange.bytes_sent
     outgoing = torch.tensor([10 * rank + to for to in range(size) for _ in range(to)])
     parameters = {"weight": torch.full((2,), float(rank)), "steps": torch.tensor(rank)}
     exchange.broadcast_parameters(parameters)
@@ -40,16 +39,16 @@ def _exercise(exchange: Exchange) -> dict[str, Any]:
     return {
         "world": [rank, size],
         "sum": exchange.sum_(torch.tensor([0.1, 0.2, 1e17], dtype=torch.float64) * (rank + 1)).tolist(),
-        "many": [tensor.tolist() for tensor in many],
+        "many": [tensor.tolist() for tensor in summing()],
         "scalars": exchange.sum_scalars({"b": 0.1 * (rank + 1), "a": 1.0}),
-        "rows": summed_rows.tolist(),
-        "row_values": summed_values.tolist(),
+        "rows": gathering[0]().tolist(),
+        "row_values": gathering[1]().tolist(),
         "gathered": exchange.gather_rows(values).tolist(),
         "routed": exchange.alltoall(outgoing, torch.arange(size)).tolist(),
         "object": exchange.broadcast_object({"from": rank}),
         "objects": exchange.gather_objects({"rank": rank, "text": "x" * rank}),
         "parameters": [tensor.tolist() for tensor in parameters.values()],
-        "sparse_bytes": sparse_bytes,
+        "sent": sent,
     }
 
 
@@ -65,7 +64,6 @@ def _expected(rank: int, size: int) -> dict[str, Any]:
     """What `_exercise` must return, from the definitions, in numpy."""
     every_rows, every_values = zip(*(_own_rows(r) for r in range(size)), strict=True)
     rows, values = torch.cat(every_rows).numpy(), torch.cat(every_values).numpy()
-    distinct = np.unique(rows)
     factor = sum(r + 1 for r in range(size))
     return {
         "world": [rank, size],
@@ -77,8 +75,8 @@ def _expected(rank: int, size: int) -> dict[str, Any]:
             [],
         ],
         "scalars": {"a": float(size), "b": 0.1 * factor},
-        "rows": distinct.tolist(),
-        "row_values": [values[rows == row].sum(axis=0).tolist() for row in distinct],
+        "rows": rows.tolist(),
+        "row_values": values.tolist(),
         "gathered": values.tolist(),
         "routed": [10 * r + rank for r in range(size) for _ in range(rank)],
         "object": {"from": 0},
@@ -88,10 +86,9 @@ def _expected(rank: int, size: int) -> dict[str, Any]:
 
 
 def _assert_same(actual: dict[str, Any], expected: dict[str, Any]) -> None:
-    exact = ("world", "rows", "gathered", "routed", "object", "objects", "parameters")
+    exact = ("world", "rows", "row_values", "gathered", "routed", "object", "objects", "parameters")
     assert {key: actual[key] for key in exact} == {key: expected[key] for key in exact}
-    for key in ("sum", "row_values"):
-        np.testing.assert_allclose(actual[key], expected[key], rtol=1e-15)
+    np.testing.assert_allclose(actual["sum"], expected["sum"], rtol=1e-15)
     assert actual["scalars"] == pytest.approx(expected["scalars"], rel=1e-15)
     for mine, theirs in zip(actual["many"], expected["many"], strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-6)
@@ -100,7 +97,7 @@ def _assert_same(actual: dict[str, Any], expected: dict[str, Any]) -> None:
 def test_one_rank_alone_is_the_identity() -> None:
     result = _exercise(SingleExchange())
     _assert_same(result, _expected(0, 1))
-    assert result["sparse_bytes"] == 0
+    assert result["sent"] == 0
 
 
 @pytest.mark.horovod
@@ -112,14 +109,8 @@ def test_ranks_agree_with_the_definition_and_with_each_other() -> None:
     same_everywhere = ("sum", "many", "scalars", "rows", "row_values", "gathered", "object", "objects", "parameters")
     for key in same_everywhere:
         assert all(result[key] == results[0][key] for result in results), key
-    one_row_number, four_floats = 8, 4 * 4
-    assert [result["sparse_bytes"] for result in results] == [one_row_number + four_floats] * ranks
-
-
-def test_add_up_rows_takes_no_rows_at_all() -> None:
-    rows, values = add_up_rows(torch.empty(0, dtype=torch.int64), torch.empty(0, 3))
-    assert rows.shape == (0,)
-    assert values.shape == (0, 3)
+    row, six_floats, one_int = 8 + 2 * 8, 6 * 4, 8
+    assert [result["sent"] for result in results] == [count * row + six_floats + one_int for count in ROW_COUNTS]
 
 
 def test_results_do_not_alias_the_arguments() -> None:

@@ -77,6 +77,27 @@ def test_parts_learn_what_the_whole_batch_does(name: str, parts: int, trainset: 
         torch.testing.assert_close(other, one, atol=1e-10, rtol=0)
 
 
+@pytest.mark.usefixtures("next_to_it")
+@pytest.mark.parametrize("parts", [1, 3])
+@pytest.mark.parametrize("name", ["deepfm", "dien"])
+def test_fixed_sizes_learn_what_exact_ones_do(name: str, parts: int, trainset: m.TrainSet) -> None:
+    model = model_of(name, trainset)
+    exact = learnt(model, trainset, SingleExchange(), 1)
+    model.table.fixed_sizes = True
+    for one, other in zip(exact, learnt(model, trainset, SingleExchange(), parts), strict=True):
+        torch.testing.assert_close(other, one, atol=1e-12 if parts == 1 else 1e-10, rtol=0)
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_off_the_cpu_a_step_asks_for_no_value(name: str, trainset: m.TrainSet) -> None:
+    """On the device "meta" there are shapes and no values: what would make a GPU's host wait fails."""
+    model = models.build(name, trainset, {}, seed=0).to("meta")
+    optim = OptimConf(embedding=RowOptimConf(l1=0.1, l2=0.1), clip_norm=0.5)
+    learner = Learner(model, Optimiser(model.table, model.dense_parameters(), optim), SingleExchange())
+    losses = learner.step(make_batch(trainset, ROWS).to("meta", torch.float32))
+    assert (losses.sums.shape, losses.sums.dtype) == ((len(model.tasks),), torch.float32)
+
+
 def test_parts_on_two_ranks_learn_what_one_batch_does(trainset: m.TrainSet) -> None:
     model = model_of("esmm", trainset)
     whole = learnt(model, trainset, SingleExchange(), 1)

@@ -18,6 +18,7 @@ from tests.training.trainset_factory import write_trainset
 from training import models
 from training.batch import Batch
 from training.modeling.attention import masked_softmax
+from training.models.dien import drawn
 from training.models.xdeepfm import CIN, XDeepFMConf
 
 QUIET = {"activation": "relu", "attention_activation": "relu"}
@@ -165,6 +166,32 @@ def test_shares_are_of_events_alone() -> None:
     assert shares[0].sum().item() == pytest.approx(1)
     assert shares[0, 2] == 0
     assert not shares[1].any()
+
+
+def test_diens_other_event_is_any_of_the_batch_each_as_likely() -> None:
+    present = (torch.arange(4) < torch.arange(200).unsqueeze(1) % 5).double()
+    events = torch.arange(1.0, 801, dtype=torch.float64).view(200, 4, 1) * present.unsqueeze(2)
+    real = events[events > 0]
+    times = torch.zeros(801, dtype=torch.float64)
+    draws = 100
+    torch.manual_seed(0)
+    for _ in range(draws):
+        times += torch.bincount(drawn(events, present).flatten().long(), minlength=801)
+    expected = draws * present.numel() / len(real)
+    assert not times[[number for number in range(801) if number not in real.tolist()]].any(), "padding is no event"
+    chi_squared = ((times[real.long()] - expected) ** 2 / expected).sum() / (len(real) - 1)
+    assert chi_squared.item() == pytest.approx(1, abs=4 * (2 / len(real)) ** 0.5), "as far from equal as chance has it"
+
+
+@pytest.mark.parametrize("rows", [0, 3])
+def test_diens_other_event_of_a_batch_without_events_is_zero(rows: int) -> None:
+    assert torch.equal(drawn(torch.ones(rows, 4, 2), torch.zeros(rows, 4)), torch.zeros(rows, 4, 2))
+
+
+def test_diens_draw_has_no_shape_that_depends_on_the_events() -> None:
+    """On the device "meta" there are shapes and no values: what would wait for a value fails."""
+    events = torch.empty(3, 4, 2, device="meta")
+    assert drawn(events, torch.empty(3, 4, device="meta")).shape == events.shape
 
 
 def test_a_vocabulary_of_two_columns_asks_which_is_the_candidates(trainset: m.TrainSet) -> None:

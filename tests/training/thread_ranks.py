@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from training.exchange import add_up_rows
 from training.world import World
 
 Result = TypeVar("Result")
@@ -54,11 +53,16 @@ class ThreadExchange:
     def sum_scalars(self, values: Mapping[str, float]) -> dict[str, float]:
         return {name: sum(seen[name] for seen in self._meet(dict(values))) for name in values}
 
-    def sum_rows(self, rows: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        return add_up_rows(self.gather_rows(rows), self.gather_rows(values))
+    def start_sum_many(self, tensors: Sequence[Tensor]) -> Callable[[], list[Tensor]]:
+        sums = self.sum_many(tensors)
+        return lambda: sums
 
     def gather_rows(self, tensor: Tensor) -> Tensor:
         return torch.cat(self._meet(tensor.detach().clone()))
+
+    def start_gather_rows(self, tensor: Tensor) -> Callable[[], Tensor]:
+        gathered = self.gather_rows(tensor)
+        return lambda: gathered
 
     def alltoall(self, tensor: Tensor, counts: Tensor) -> Tensor:
         pieces = self._meet(torch.split(tensor.detach(), counts.tolist()))

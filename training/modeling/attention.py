@@ -39,6 +39,8 @@ class SequenceConf(RankConf):
 class Match:
     """Which fields of a sequence the candidate has, too.
 
+    They are taken one by one: a list of places would be copied to the device at every step.
+
     Attributes:
         fields: places among the sequence's k fields.
         columns: of each the place of the candidate's column among the categorical ones.
@@ -49,11 +51,11 @@ class Match:
 
     def keys(self, events: Events) -> Tensor:
         """[n, L, k, D] → [n, L, q·D]."""
-        return events.rows[:, :, list(self.fields)].flatten(start_dim=2)
+        return torch.cat([events.rows[:, :, place] for place in self.fields], dim=2)
 
     def candidate(self, row: Embedded) -> Tensor:
         """→ [n, q·D]."""
-        return row.fields[:, list(self.columns)].flatten(start_dim=1)
+        return torch.cat([row.fields[:, place] for place in self.columns], dim=1)
 
 
 def matches(inputs: TrainSet, conf: SequenceConf) -> tuple[Match, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Annotated, Any, TypeVar
 
 import torch
@@ -16,7 +17,7 @@ from features.manifest import Frozen, Task, TrainSet
 from training.batch import Batch
 from training.calibration import CalibrationLayer
 from training.modeling.embedding import EmbeddingTable
-from training.modeling.inputs import InputLayer
+from training.modeling.inputs import Embedded, InputLayer
 from training.modeling.layers import CrossRank, PositionTower, SumAcrossRanks
 from training.modeling.sampling import Sampling
 
@@ -75,6 +76,7 @@ class RankingModel(nn.Module, ABC):
     """
 
     auxiliary_weight: float = 0.0
+    _compiled: Callable[[Tensor, Batch], tuple[Tensor, Tensor | None]] | None = None
 
     def __init__(
         self,
@@ -112,6 +114,7 @@ class RankingModel(nn.Module, ABC):
         self.position: PositionTower | None = None
         self._sampling = Sampling({target.name: target.all_of for target in self.targets_of}, conf.negatives_kept)
         self.calibration: CalibrationLayer | None = None
+        self._dense_dtype: torch.dtype | None = None
 
     def add_position_tower(self, inputs: TrainSet, tasks: Iterable[Task]) -> None:
         """Give the logits of these tasks a position tower, if the train set has positions."""
@@ -129,9 +132,39 @@ class RankingModel(nn.Module, ABC):
         """Rows → logits [n, T_model], in the order of `tasks`."""
         return self.with_auxiliary(batch)[0]
 
-    @abstractmethod
     def with_auxiliary(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """Rows → logits [n, T_model], and this rank's sum of a loss that is not about labels; None without one."""
+        looked_up = self.input.look_up(batch)
+        after_lookup = self._dense_of_batch if self._compiled is None or not self.training else self._compiled
+        with self._lowered(looked_up.device):
+            logits, auxiliary = after_lookup(looked_up, batch)
+        auxiliary = None if auxiliary is None else auxiliary.to(looked_up.dtype)
+        return self.with_position(logits.to(looked_up.dtype), batch), auxiliary
+
+    @abstractmethod
+    def dense(self, row: Embedded) -> tuple[Tensor, Tensor | None]:
+        """Embedded rows → logits [n, T_model] without the effect of positions, and the sum of `with_auxiliary`."""
+
+    def lower(self, dtype: torch.dtype) -> None:
+        """Compute the dense part in fewer bits where it trains: products of matrices, not sums, logits or weights."""
+        self._dense_dtype = dtype
+
+    def compile_dense(self, backend: str = "inductor") -> None:
+        """Have all that follows the lookup compiled where it trains, once per shape, when it is first needed."""
+        self._compiled = torch.compile(self._dense_of_batch, backend=backend)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy is compiled anew: what was compiled reads the weights of this model."""
+        state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]
+        return {name: value for name, value in state.items() if name != "_compiled"}
+
+    def _dense_of_batch(self, looked_up: Tensor, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        return self.dense(self.input.embedded(looked_up, batch))
+
+    def _lowered(self, device: torch.device) -> AbstractContextManager[object]:
+        if self._dense_dtype is None or not self.training:
+            return nullcontext()
+        return torch.autocast(device.type, self._dense_dtype)
 
     def auxiliary_terms(self, batch: Batch) -> Tensor:
         """[] how many terms that sum has; known before `with_auxiliary`, so that ranks can count together."""

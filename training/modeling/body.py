@@ -129,10 +129,10 @@ class OverBody(RankingModel):
     def scored(self, represented: Represented) -> Tensor:
         """What the body made of rows → logits [n, T], without the effect of positions."""
 
-    def with_auxiliary(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        """Rows → logits [n, T], and this rank's sum of the body's own loss."""
-        represented = self.body(self.input(batch))
-        return self.with_position(self.scored(represented), batch), represented.auxiliary
+    def dense(self, row: Embedded) -> tuple[Tensor, Tensor | None]:
+        """Embedded rows → logits [n, T] without the effect of positions, and this rank's sum of the body's own loss."""
+        represented = self.body(row)
+        return self.scored(represented), represented.auxiliary
 
     def auxiliary_terms(self, batch: Batch) -> Tensor:
         """[] terms of that sum."""

@@ -1,12 +1,14 @@
 """The shared embedding table, and growing it without changing a prediction.
 
-n: rows of a batch, C: columns of ids, M: fields (each one or more columns), N: ids that are not padding,
-U: distinct table rows among them, D: embedding dim.
+n: rows of a batch, C: columns of ids, M: fields (each one or more columns), N: ids that are looked up, S: table rows
+that they touch, D: embedding dim.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +16,38 @@ from torch.autograd.function import FunctionCtx
 from torch.nn import functional
 
 from features.manifest import PADDING_ID, TrainSet
+from training.row_sums import PADDING_ROW, RowSegments, by_row, by_row_fixed, row_type
 
 INITIAL_STD = 0.01
-DENSE_MARKS_UP_TO = 16  # times N: a larger table finds its distinct rows by sorting instead of by marking
+
+
+class Columns(nn.Module):
+    """Of which vocabulary each column of ids is, and which columns make a field.
+
+    Attributes:
+        offsets: [C] first table row of each column's vocabulary.
+        widths: columns of each field, M of them, adding up to C.
+        field: [C] the field of each column.
+        begins: [M] first column of each field.
+    """
+
+    def __init__(self, offsets: Sequence[int], widths: Sequence[int]) -> None:
+        super().__init__()
+        self.widths = tuple(widths)
+        counts = torch.tensor(self.widths, dtype=torch.int64)
+        self.register_buffer("offsets", torch.tensor(offsets, dtype=torch.int64), persistent=False)
+        self.register_buffer("field", torch.arange(len(counts)).repeat_interleave(counts), persistent=False)
+        self.register_buffer("begins", counts.cumsum(dim=0) - counts, persistent=False)
+        self.offsets: Tensor
+        self.field: Tensor
+        self.begins: Tensor
+
+    def counts(self, present: Tensor) -> Tensor:
+        """[n, C] bool → [n, M] how many columns of each field are true."""
+        runs = [(width, len(list(fields)) * width) for width, fields in groupby(self.widths)]
+        parts = torch.split(present, [columns for _, columns in runs], dim=1)
+        by_field = [part.unflatten(1, (-1, width)) for (width, _), part in zip(runs, parts, strict=True)]
+        return torch.cat([field.sum(dim=2) for field in by_field], dim=1)
 
 
 class EmbeddingTable(nn.Module):
@@ -27,8 +58,10 @@ class EmbeddingTable(nn.Module):
     they are never read.
 
     Attributes:
-        weight: [R, D (+1)]; its gradient is sparse and coalesced.
+        weight: [R, D (+1)]; its gradient is sparse: `touched`, each row once, and their sums.
         blocks: widths of the groups of columns that keep optimiser state of their own: (D,), (D, 1) or (1,).
+        fixed_sizes: whether no shape may depend on the data (`training.row_sums`); None: unless on a CPU.
+        touched: [S] rows of the gradient that a backward pass through the last lookup will have; None before one.
     """
 
     def __init__(self, inputs: TrainSet, dim: int, *, linear: bool) -> None:
@@ -40,69 +73,108 @@ class EmbeddingTable(nn.Module):
         nn.init.normal_(weight[:, :dim], std=INITIAL_STD)
         weight[[start + PADDING_ID for start in self.offsets.values()]] = 0.0
         self.weight = nn.Parameter(weight)
+        self.fixed_sizes: bool | None = None
+        self.touched: Tensor | None = None
 
-    def forward(self, ids: Tensor, offsets: Tensor, widths: Sequence[int]) -> Tensor:
+    @property
+    def has_fixed_sizes(self) -> bool:
+        """Whether no shape may depend on the data, here and now."""
+        return self.weight.device.type != "cpu" if self.fixed_sizes is None else self.fixed_sizes
+
+    def forward(self, ids: Tensor, columns: Columns) -> Tensor:
         """The mean of each field's rows; a field of one id is its row, a field of padding is zero.
 
         Args:
             ids: [n, C] ids, each within its column's vocabulary.
-            offsets: [C] first row of each column's vocabulary.
-            widths: columns of each field, M of them, adding up to C.
+            columns: what the columns are.
 
         Returns:
             [n, M, D (+1)].
         """
-        if self.training:
-            return self._means_of_distinct(ids, offsets, widths)
-        return self._means(ids, offsets, widths)
+        if not self.training:
+            return self._means(ids, columns)
+        kind = row_type(len(self.weight))
+        lookup = (_lookup_fixed if self.has_fixed_sizes else _lookup)(ids, columns, kind)
+        self.touched = lookup.segments.rows
+        means: Tensor = _FieldMeans.apply(self.weight, lookup)  # type: ignore[no-untyped-call]
+        return means.view(len(ids), len(columns.widths), -1)
 
-    def _means(self, ids: Tensor, offsets: Tensor, widths: Sequence[int]) -> Tensor:
+    def _means(self, ids: Tensor, columns: Columns) -> Tensor:
         """The definition, without a shape that depends on the data: this is what is exported."""
         present = (ids != PADDING_ID).to(self.weight.dtype).unsqueeze(-1)
-        rows = functional.embedding(ids + offsets, self.weight) * present
-        sums = [field.sum(dim=1) for field in torch.split(rows, list(widths), dim=1)]
-        counts = [field.sum(dim=1).clamp(min=1) for field in torch.split(present, list(widths), dim=1)]
+        rows = functional.embedding(ids + columns.offsets, self.weight) * present
+        sums = [field.sum(dim=1) for field in torch.split(rows, list(columns.widths), dim=1)]
+        counts = [field.sum(dim=1).clamp(min=1) for field in torch.split(present, list(columns.widths), dim=1)]
         return torch.stack(sums, dim=1) / torch.stack(counts, dim=1)
 
-    def _means_of_distinct(self, ids: Tensor, offsets: Tensor, widths: Sequence[int]) -> Tensor:
-        """The same with a coalesced gradient: the work and memory of [N, D] values are never spent.
 
-        1. ids that are not padding, row by row          → [N] table rows, [n M] ends of the fields
-        2. distinct ones                                 → [U] table rows, [N] places among them
-        3. their weights, the one place with a gradient  → [U, D]
-        4. mean of each field                            → [n M, D]
-        """
-        present = ids != PADDING_ID
-        flat = (ids + offsets)[present]
-        counts = torch.stack([field.sum(dim=1) for field in torch.split(present, list(widths), dim=1)], dim=1).flatten()
-        distinct, places = distinct_rows(flat, self.weight.shape[0])
-        rows = _SelectRows.apply(self.weight, distinct)  # type: ignore[no-untyped-call]
-        means = functional.embedding_bag(places, rows, counts.cumsum(dim=0) - counts, mode="mean")
-        return means.view(len(ids), len(widths), -1)
+@dataclass(frozen=True, kw_only=True)
+class _Lookup:
+    """What a training step reads, and how the gradient finds its way back.
+
+    Attributes:
+        rows: [N] table rows, those of a field side by side.
+        begins: [n M] where each field begins in them.
+        counts: [n M] ids of a field that are not padding.
+        field: [N] the field of each; None where each field is one id.
+        segments: the same by row.
+        padding: the row among `rows` that stands for padding; None where padding was left out.
+    """
+
+    rows: Tensor
+    begins: Tensor
+    counts: Tensor
+    field: Tensor | None
+    segments: RowSegments
+    padding: int | None = None
 
 
-class _SelectRows(torch.autograd.Function):
-    """Distinct rows of a table; their gradient is sparse, and coalesced as it is."""
+def _lookup(ids: Tensor, columns: Columns, kind: torch.dtype) -> _Lookup:
+    """Padding is left out: sizes depend on the data."""
+    present = ids != PADDING_ID
+    rows, counts = (ids + columns.offsets).to(kind).masked_select(present), columns.counts(present).flatten()
+    each_is_one = len(rows) == len(counts) == present.numel()
+    numbers = torch.arange(len(counts), dtype=kind)
+    return _Lookup(
+        rows=rows,
+        begins=numbers if each_is_one else (counts.cumsum(dim=0) - counts).to(kind),
+        counts=counts,
+        field=None if each_is_one else numbers.repeat_interleave(counts, output_size=len(rows)),
+        segments=by_row(rows),
+    )
+
+
+def _lookup_fixed(ids: Tensor, columns: Columns, kind: torch.dtype) -> _Lookup:
+    """Padding is looked up as such: N = n C."""
+    present = ids != PADDING_ID
+    rows = (ids + columns.offsets).to(kind).where(present, PADDING_ROW).flatten()
+    number = torch.arange(len(ids), device=ids.device).unsqueeze(1)
+    return _Lookup(
+        rows=rows,
+        begins=(number * ids.shape[1] + columns.begins).to(kind).flatten(),
+        counts=columns.counts(present).flatten(),
+        field=(number * len(columns.widths) + columns.field).to(kind).flatten(),
+        segments=by_row_fixed(rows),
+        padding=PADDING_ROW,
+    )
+
+
+class _FieldMeans(torch.autograd.Function):
+    """Mean per field, straight from the table: neither way are [N, D] values made on a CPU."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, weight: Tensor, rows: Tensor) -> Tensor:
-        ctx.save_for_backward(rows)
-        ctx.shape = weight.shape  # type: ignore[attr-defined]
-        return weight.index_select(0, rows)
+    def forward(ctx: FunctionCtx, weight: Tensor, lookup: _Lookup) -> Tensor:
+        ctx.lookup, ctx.shape = lookup, weight.shape  # type: ignore[attr-defined]
+        # Sums, as for means torch has no fast kernel on a CPU.
+        sums = functional.embedding_bag(lookup.rows, weight, lookup.begins, mode="sum", padding_idx=lookup.padding)
+        return sums if lookup.field is None else sums.div_(lookup.counts.clamp(min=1).unsqueeze(1))
 
     @staticmethod
     def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:
-        (rows,) = ctx.saved_tensors  # type: ignore[attr-defined]
+        lookup: _Lookup = ctx.lookup  # type: ignore[attr-defined]
+        if lookup.field is not None:
+            gradient = gradient / lookup.counts.clamp(min=1).unsqueeze(1)
+        sums = lookup.segments.sums(gradient.contiguous(), lookup.field)
+        rows = lookup.segments.rows.long().unsqueeze(0)
         shape = ctx.shape  # type: ignore[attr-defined]
-        sparse = torch.sparse_coo_tensor(rows.unsqueeze(0), gradient, shape, is_coalesced=True, check_invariants=False)
-        return sparse, None
-
-
-def distinct_rows(rows: Tensor, table_rows: int) -> tuple[Tensor, Tensor]:
-    """Distinct values of [N] rows in [0, table_rows), ascending [U], and the place of each row in them [N]."""
-    if table_rows > DENSE_MARKS_UP_TO * len(rows):
-        distinct, places = torch.unique(rows, return_inverse=True)
-        return distinct, places
-    marked = torch.zeros(table_rows, dtype=torch.bool, device=rows.device)
-    marked[rows] = True
-    return marked.nonzero().squeeze(1), (marked.cumsum(dim=0) - 1)[rows]
+        return torch.sparse_coo_tensor(rows, sums, shape, check_invariants=False), None

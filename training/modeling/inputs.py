@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from features.manifest import PADDING_ID, TrainSet
 from training.batch import Batch
-from training.modeling.embedding import INITIAL_STD, EmbeddingTable
+from training.modeling.embedding import INITIAL_STD, Columns, EmbeddingTable
+from training.modeling.layers import unlowered
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,11 +95,9 @@ class InputLayer(nn.Module):
         offsets = [table.offsets[column.vocabulary] for column in inputs.categorical]
         for _, vocabulary, length in self._sequences:
             offsets += [table.offsets[vocabulary]] * length
-        self.register_buffer("offsets", torch.tensor(offsets, dtype=torch.int64), persistent=False)
-        self.offsets: Tensor
         lengths = [length for _, _, length in self._sequences]
         self._ids = len(inputs.categorical)
-        self._widths = [1] * (self._ids + sum(lengths)) if by_event else [1] * self._ids + lengths
+        self.columns = Columns(offsets, [1] * len(offsets) if by_event else [1] * self._ids + lengths)
         self.dense_width, self.vectors_width = len(inputs.dense), sum(vector.dim for vector in inputs.vectors)
         projected = table.dim > 0
         self.vectors = nn.ModuleList(_projection(v.dim, table.dim) for v in inputs.vectors if projected)
@@ -108,8 +107,17 @@ class InputLayer(nn.Module):
 
     def forward(self, batch: Batch) -> Embedded:
         """Rows → the same, embedded."""
+        return self.embedded(self.look_up(batch), batch)
+
+    def look_up(self, batch: Batch) -> Tensor:
+        """Steps 1 and 2, all that reads the table: [n, F + sequence fields or C, D (+1)]."""
         sequences = [batch.sequences[name] for name, _, _ in self._sequences]
-        looked_up = self._table[0](torch.cat([batch.ids, *sequences], dim=1), self.offsets, self._widths)
+        looked_up: Tensor = self._table[0](torch.cat([batch.ids, *sequences], dim=1), self.columns)
+        return looked_up
+
+    def embedded(self, looked_up: Tensor, batch: Batch) -> Embedded:
+        """Step 3, of what `look_up` gave."""
+        sequences = [batch.sequences[name] for name, _, _ in self._sequences]
         vectors = [batch.vectors[name] for name in self._vectors]
         projected = [layer(vector).unsqueeze(1) for layer, vector in zip(self.vectors, vectors, strict=False)]
         projected += [self.dense(batch.dense).unsqueeze(1)] if self.dense is not None else []
@@ -151,4 +159,5 @@ class LinearTerm(nn.Module):
     def forward(self, row: Embedded) -> Tensor:
         """Rows → [n, 1]."""
         assert row.weights is not None, "the table has no linear column"
-        return row.weights.sum(dim=1, keepdim=True) + torch.cat([row.dense, row.vectors], dim=1) @ self.weight
+        numbers = torch.cat([row.dense, row.vectors], dim=1)
+        return row.weights.sum(dim=1, keepdim=True) + unlowered(torch.matmul, numbers, self.weight)

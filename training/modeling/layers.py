@@ -56,6 +56,7 @@ class BatchNorm(CrossRank):
 
     def forward(self, x: Tensor, present: Tensor | None = None) -> Tensor:
         """[n, width] → [n, width]; only rows where `present` [n] is 1 count for the statistics, all if None."""
+        x = x.to(self.mean.dtype)  # statistics are never of fewer bits than the weights
         if not self.training:
             return self._normalised(x, self.mean, self.variance)
         counted = x.new_ones(x.shape[0]) if present is None else present
@@ -173,7 +174,8 @@ class PositionTower(nn.Module):
 
     def counts(self, position: Tensor) -> Tensor:
         """[n] ids of positions → [P] how often each occurs."""
-        return torch.bincount(position, minlength=self.weight.shape[0])
+        counts = position.new_zeros(self.weight.shape[0])  # bincount would make a GPU's host look for the largest
+        return counts.scatter_add_(0, position, torch.ones_like(position))
 
     def forward(self, position: Tensor) -> Tensor:
         """[n] ids of positions → [n, T]."""
@@ -184,9 +186,26 @@ class PositionTower(nn.Module):
         return weight[position] - (counts / counts.sum()) @ weight
 
 
-def head(inputs: int, *, bias: bool = True) -> nn.Linear:
+def unlowered(compute: Callable[..., Tensor], *arguments: Tensor) -> Tensor:
+    """`compute` in float32 even where autocast lowers the rest: for terms of a logit."""
+    kind = arguments[0].device.type
+    if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
+        return compute(*arguments)
+    with torch.autocast(kind, enabled=False):
+        return compute(*(argument.float() for argument in arguments))
+
+
+class Head(nn.Linear):
+    """A linear layer whose outputs are terms of a logit."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[…, inputs] → […, outputs]."""
+        return unlowered(super().forward, x)
+
+
+def head(inputs: int, *, bias: bool = True) -> Head:
     """The last layer of a tower, [n, inputs] → [n, 1], small at first so that every logit starts near 0."""
-    layer = nn.Linear(inputs, 1, bias=bias)
+    layer = Head(inputs, 1, bias=bias)
     nn.init.normal_(layer.weight, std=INITIAL_STD)
     if bias:
         nn.init.zeros_(layer.bias)

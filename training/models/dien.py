@@ -30,6 +30,8 @@ from training.modeling.body import Body, Represented, deep_network, register_bod
 from training.modeling.inputs import Embedded, Events, InputLayer
 from training.modeling.layers import ActivationName
 
+_MANY = 2**62  # so many more than a batch has events that what is left over makes none of them likelier
+
 
 class DIENConf(SequenceConf):
     """Attributes: the weight α of the auxiliary loss, widths of the network's hidden layers, and their activation."""
@@ -118,8 +120,8 @@ class DIEN(Body):
             mean = events.rows.sum(dim=1) / events.present.sum(dim=1)[:, None, None].clamp(min=1)
             if match.fields:
                 state, loss = self._evolved(str(place), match, row, events)
-                places = torch.tensor(match.fields, device=mean.device)
-                mean = mean.index_copy(1, places, state.view(len(state), len(match.fields), -1))
+                evolved = dict(zip(match.fields, state.chunk(len(match.fields), dim=1), strict=True))
+                mean = torch.stack([evolved.get(place, own) for place, own in enumerate(mean.unbind(dim=1))], dim=1)
                 losses.append(loss)
             pooled.append(mean)
         own = torch.stack(losses).sum() if losses and self.training else None
@@ -143,8 +145,13 @@ class DIEN(Body):
 
 
 def drawn(events: Tensor, present: Tensor) -> Tensor:
-    """For each place any event of the batch: [n, L, w], [n, L] → [n, L, w]; 0 where the batch has no event."""
-    real = events.flatten(end_dim=1)[present.flatten() > 0]
-    if not len(real):
-        return torch.zeros_like(events)
-    return real[torch.randint(len(real), present.shape, device=events.device)]
+    """For each place any event of the batch, each as likely: [n, L, w], [n, L] → [n, L, w]; 0 where there is none.
+
+    No shape depends on how many events there are, so that a GPU is not waited for: of the events, numbered in order,
+    a number is drawn, and looked up in the running count of events.
+    """
+    is_event = present.flatten() > 0
+    so_far, count = is_event.cumsum(dim=0), is_event.sum()
+    number = torch.randint(_MANY, present.shape, device=events.device) % count.clamp(min=1)
+    place = torch.searchsorted(so_far, number.flatten(), right=True).clamp(max=len(so_far) - 1)
+    return events.flatten(end_dim=1)[place].view_as(events) * (count > 0)

@@ -10,6 +10,7 @@ embeddings that the streams see; the authors' code (FuxiCTR) embeds them a secon
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Self
 
 import torch
@@ -20,7 +21,7 @@ from features.errors import ConfError
 from training.modeling.body import Body, RankConf, Represented, deep_network, register_body
 from training.modeling.embedding import INITIAL_STD
 from training.modeling.inputs import Embedded, InputLayer
-from training.modeling.layers import MLP
+from training.modeling.layers import MLP, unlowered
 
 
 class FinalMLPConf(RankConf):
@@ -57,7 +58,8 @@ class Gate(nn.Module):
 
     def forward(self, row: Embedded) -> Tensor:
         """Rows → [n, width]."""
-        seen = row.fields[:, self.places].flatten(start_dim=1) if self.constant is None else self.constant
+        chosen = [row.fields[:, place] for place in self.places]
+        seen = torch.cat(chosen, dim=1) if self.constant is None else self.constant
         return 2 * torch.sigmoid(self.score(seen)).expand(len(row.fields), -1)
 
 
@@ -82,5 +84,6 @@ class FinalMLP(Body):
         gated = [flat * gate(row) for gate in self.gates] or [flat, flat]
         first, second = (stream(of_stream) for stream, of_stream in zip(self.streams, gated, strict=True))
         by_head = [part.unflatten(1, (len(self.bilinear), -1)) for part in (first, second)]
-        joined = torch.einsum("nha,hab,nhb->n", by_head[0], self.bilinear, by_head[1])
+        form = partial(torch.einsum, "nha,hab,nhb->n")
+        joined = unlowered(form, by_head[0], self.bilinear, by_head[1])
         return Represented(torch.cat([first, second], dim=1), joined.unsqueeze(1))
