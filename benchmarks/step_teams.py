@@ -101,8 +101,9 @@ class Team:
                 answers.append(member.hear())
             except (EOFError, OSError) as error:
                 raise self._failed(f"ended or fell silent while it was to do {do!r}") from error
-            if "error" in answers[-1]:
-                raise self._failed(f"failed to do {do!r}: {answers[-1]['error']}")
+        # All are heard first: when one rank fails, what the others say is only that it is gone.
+        if errors := [answer["error"] for answer in answers if "error" in answer]:
+            raise self._failed(f"failed to do {do!r}:\n" + "\n".join(errors))
         self._signal(signal.SIGSTOP)
         return answers
 
