@@ -12,6 +12,8 @@ BIN := .venv/bin
 SOURCE ?= simulate
 DATA ?=
 OUT ?= build/demo
+# Where `make bench-train` takes its steps: cpu or cuda.
+DEVICE ?= cpu
 # More arguments for pytest: make test ARGS="-k feed -x"
 ARGS ?=
 # Processes that share the tests: Spark jobs this small wait more than they compute. By file, as files share what is
@@ -66,6 +68,12 @@ bench-accuracy:  ## How good the models are where that is known → build/bench/
 	$(set_up)
 	@$(MAKE) --no-print-directory parity ARGS=
 	@$(BIN)/python -m benchmarks.bench_accuracy $(ARGS)
+
+.PHONY: bench-train
+bench-train:  ## What a training step costs, beside the peers' → build/bench/train.json (DEVICE=cuda; ARGS="--help" for sizes)
+	$(set_up)
+	$(set_up) --profile parity
+	@$(BIN)/python -m benchmarks.bench_train --device "$(DEVICE)" $(ARGS)
 
 .PHONY: chaos-features
 chaos-features:  ## Kill the driver at 50 random points: all committed stays readable, reruns end alike (ARGS="--kills 5 --seed 1")

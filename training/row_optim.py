@@ -105,7 +105,7 @@ class LazyRows(RowOptimiser):
     def update(self, rows: Tensor, gradient: Tensor) -> None:
         """See `RowOptimiser.update`."""
         self.steps += 1
-        self.weight.index_copy_(0, rows, self.weight.index_select(0, rows) - self._change(rows, gradient))
+        self.weight.index_copy_(0, rows, self.weight.index_select(0, rows).sub_(self._change(rows, gradient)))
 
     @abstractmethod
     def _change(self, rows: Tensor, gradient: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from tests.training.trainset_factory import write_trainset
 from training import models
 from training.batch import Batch
 from training.loss import total_loss, weighted_bce
-from training.modeling.layers import BatchNorm, PositionTower, fm_second_order
+from training.modeling.layers import BatchNorm, PositionTower, fm_second_order, pairwise
 from training.models.esmm import logit_of_product
 from training.models.mmoe import MMoE
 
@@ -109,6 +109,12 @@ def test_deepfm_is_its_equation(trainset: m.TrainSet) -> None:
 def test_fm_sums_the_products_of_all_pairs(fields: list[list[float]]) -> None:
     fast = fm_second_order(torch.tensor([fields], dtype=torch.float64))
     assert fast.item() == pytest.approx(pairs_of_fields([np.array(field) for field in fields]), abs=1e-9)
+
+
+def test_the_gradient_of_all_pairs_is_that_of_the_formula() -> None:
+    fields = torch.randn(3, 4, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(pairwise, fields)
+    assert torch.autograd.gradcheck(fm_second_order, fields)
 
 
 @settings(deadline=None)

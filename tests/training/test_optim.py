@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.oracle.recommenders import adagrad_rows
-from training.optim import DenseOptimConf, OptimConf, Optimiser, Rates
+from training.optim import DenseOptimConf, OptimConf, Optimiser, Rates, dense_optimiser
 from training.row_optim import LazyAdam, RowAdagrad, RowOptimConf, WholeTable
 
 ROWS, BLOCKS = 7, (3, 1)
@@ -117,6 +117,20 @@ def test_the_whole_table_is_torchs_optimiser_on_the_dense_gradient(kind: Kind) -
         theirs.step()
     torch.testing.assert_close(weight, reference, atol=1e-12, rtol=0)
     assert weight.grad is None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_dense_part_is_changed_by_torchs_optimiser(kind: Kind) -> None:
+    parameter = torch.nn.Parameter(torch.ones(3, 2, dtype=torch.float64))
+    reference = torch.nn.Parameter(parameter.detach().clone())
+    theirs = {"adam": torch.optim.Adam, "adagrad": torch.optim.Adagrad, "sgd": torch.optim.SGD}[kind]([reference], 0.1)
+    ours = dense_optimiser([parameter], DenseOptimConf(kind=kind, learning_rate=0.1))
+    for seed in range(4):
+        gradient = torch.randn(3, 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        parameter.grad, reference.grad = gradient.clone(), gradient
+        ours.step()
+        theirs.step()
+    torch.testing.assert_close(parameter, reference, atol=1e-12, rtol=0)
 
 
 def test_a_changed_rate_is_that_of_the_next_step() -> None:

@@ -55,7 +55,7 @@ class Embedded:
     @property
     def flat(self) -> Tensor:
         """Fields and dense numbers side by side: [n, M·D + K]."""
-        return torch.cat([self.fields.flatten(start_dim=1), self.dense], dim=1)
+        return _side_by_side([self.fields.flatten(start_dim=1), self.dense])
 
     def with_pooled(self, pooled: Sequence[Tensor]) -> Self:
         """Each sequence as [n, k, D], put where the means of its events would stand."""
@@ -121,13 +121,19 @@ class InputLayer(nn.Module):
         vectors = [batch.vectors[name] for name in self._vectors]
         projected = [layer(vector).unsqueeze(1) for layer, vector in zip(self.vectors, vectors, strict=False)]
         projected += [self.dense(batch.dense).unsqueeze(1)] if self.dense is not None else []
-        of_ids = looked_up[:, : self._ids, : self.dim] if self._by_event else looked_up[:, :, : self.dim]
+        # split, not slices: gradients of slices are each spread over zeros, and then added up
+        rows, weights = torch.split(looked_up, [self.dim, looked_up.shape[2] - self.dim], dim=2)
+        of_ids = rows
+        events: tuple[Events, ...] = ()
+        if self._by_event:
+            of_ids, of_events = torch.split(rows, [self._ids, rows.shape[1] - self._ids], dim=1)
+            events = self._events(of_events, sequences)
         return Embedded(
-            fields=torch.cat([of_ids, *projected], dim=1),
-            weights=looked_up[:, :, self.dim] if looked_up.shape[2] > self.dim else None,
+            fields=_side_by_side([of_ids, *projected]),
+            weights=weights.squeeze(2) if weights.shape[2] else None,
             dense=batch.dense,
             vectors=torch.cat([*vectors, batch.dense[:, :0]], dim=1),
-            events=self._events(looked_up[:, self._ids :, : self.dim], sequences) if self._by_event else (),
+            events=events,
             ids=self._ids,
         )
 
@@ -141,6 +147,12 @@ class InputLayer(nn.Module):
             found.append(Events(rows=torch.stack(by_field[own], dim=2), present=present.to(rows.dtype)))
             first += count
         return tuple(found)
+
+
+def _side_by_side(parts: list[Tensor]) -> Tensor:
+    """Along the second dimension, contiguous; what has no columns costs no copy."""
+    kept = [part for part in parts if part.shape[1]] or parts[:1]
+    return torch.cat(kept, dim=1) if len(kept) > 1 else kept[0].contiguous()
 
 
 def _projection(inputs: int, dim: int) -> nn.Linear:
