@@ -1,0 +1,270 @@
+"""Passes over the rows, timed: each arm in a process of its own, which stays, so that a timed pass is a warm one.
+
+The first pass of an arm is not timed: it adds up a checksum of all values (`Checksum`). Timed passes add up row ids
+only, which must come to the same sum.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import resource
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from typing import Any
+
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from benchmarks.feed_arms import ReadPass, Source, arms, bare_arrow
+from training.batch import Batch
+
+BYTES_PER_MB = 1_000_000
+INTEGERS = {4: torch.int32, 8: torch.int64}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checksum:
+    """Of a set of rows, whatever their order and however they were cut into batches; checksums add up.
+
+    For every column the sum over rows of the bits of the value times (2·row_id + 1), in integers modulo 2⁶⁴: a value in
+    another row, or in another column, changes it.
+    """
+
+    rows: int = 0
+    sums: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, batch: Batch, chosen: Tensor | None = None) -> Checksum:
+        """Of a batch, or of the rows of it where `chosen` [n] holds."""
+        matrices = [batch.ids, batch.dense, batch.labels, batch.label_mask, batch.group, batch.row_id]
+        matrices += [batch.sequences[name] for name in sorted(batch.sequences)]
+        weights = 2 * batch.row_id + 1
+        weights = weights if chosen is None else weights * chosen
+        sums = [_weighted(matrix, weights) for matrix in matrices]
+        return cls(rows=int(len(batch) if chosen is None else chosen.sum()), sums=tuple(torch.cat(sums).tolist()))
+
+    def __add__(self, other: Checksum) -> Checksum:
+        if not self.sums or not other.sums:
+            return self if self.sums else other
+        sums = torch.tensor([self.sums, other.sums]).sum(dim=0)
+        return Checksum(rows=self.rows + other.rows, sums=tuple(sums.tolist()))
+
+
+def _weighted(matrix: Tensor, weights: Tensor) -> Tensor:
+    """[n, …] → one sum per column, of the bits as integers."""
+    bits = matrix.contiguous().view(INTEGERS[matrix.element_size()]).reshape(len(matrix), -1)
+    return (bits.to(torch.int64) * weights.unsqueeze(1)).sum(dim=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delivered:
+    """What a pass gave: rows, the sum of their row ids, seconds from opening the files to closing them."""
+
+    rows: int
+    row_ids: int
+    seconds: float
+    peak_mb: float
+
+
+def timed_pass(batches: Iterable[Batch]) -> Delivered:
+    """Take all batches; of each only the row ids are looked at."""
+    rows = row_ids = 0
+    started = time.perf_counter()
+    for batch in batches:
+        rows += len(batch)
+        row_ids += int(batch.row_id.sum())
+    seconds = time.perf_counter() - started
+    # Linux counts kilobytes
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / BYTES_PER_MB
+    return Delivered(rows=rows, row_ids=row_ids, seconds=seconds, peak_mb=peak)
+
+
+def checked_pass(batches: Iterable[Batch]) -> tuple[Checksum, Tensor]:
+    """The checksum of all batches, and their row ids [n]."""
+    total, row_ids = Checksum(), [torch.empty(0, dtype=torch.int64)]
+    for batch in batches:
+        total = total + Checksum.of(batch)
+        row_ids.append(batch.row_id)
+    return total, torch.cat(row_ids)
+
+
+def checksum_without(batches: Iterable[Batch], row_ids: Tensor) -> Checksum:
+    """Of the rows whose ids are not among `row_ids`."""
+    total = Checksum()
+    for batch in batches:
+        total = total + Checksum.of(batch, ~torch.isin(batch.row_id, row_ids))
+    return total
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """An arm that can be asked for passes.
+
+    Attributes:
+        rows: of its source.
+        ask: pass 0 is checked, all others are timed; see `answer`.
+    """
+
+    rows: int
+    ask: Callable[[int], Any]
+
+
+def answer(read: ReadPass, source: Source, number: int) -> Any:
+    """A pass: `Delivered`; or for number 0 the checksum of all rows, rows that were dropped, sum of the row ids."""
+    return timed_pass(read(source, number)) if number else _checked(read(source, 0), source)
+
+
+@contextmanager
+def reading_elsewhere(name: str, source: Source, files_by_row: int | None, cores: Sequence[int]) -> Iterator[Reading]:
+    """An arm in a process of its own."""
+    here, there = multiprocessing.Pipe()
+    context = multiprocessing.get_context("spawn")
+    process = context.Process(target=_serve, args=(there, name, source, files_by_row, tuple(cores)), daemon=True)
+    process.start()
+    there.close()
+
+    def ask(number: int) -> Any:
+        here.send(number)
+        told = here.recv()
+        if isinstance(told, Exception):
+            raise told
+        return told
+
+    try:
+        yield Reading(rows=arms(source, files_by_row)[name][1].rows, ask=ask)
+    finally:
+        here.close()
+        process.join()
+
+
+def _serve(line: Connection, name: str, source: Source, files_by_row: int | None, cores: Sequence[int]) -> None:
+    """Answer until the line is closed."""
+    # Petastorm 0.13 is written against pyarrow's deprecated ParquetDataset.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="petastorm")
+    pin(cores)
+    read, own = arms(source, files_by_row)[name]
+    while True:
+        try:
+            number = line.recv()
+        except EOFError:
+            return
+        try:
+            line.send(answer(read, own, number))
+        except Exception as error:
+            line.send(error)
+            raise
+
+
+def _checked(batches: Iterable[Batch], source: Source) -> tuple[Checksum, int, int]:
+    """Checksum of all rows of the source, rows that the arm dropped, sum of the delivered row ids.
+
+    What an arm drops is added from bare Arrow, so that arms that drop can be compared with those that do not.
+    """
+    given, row_ids = checked_pass(batches)
+    dropped = source.rows - given.rows
+    rest = checksum_without(bare_arrow(source, 0), row_ids) if dropped else Checksum()
+    return given + rest, dropped, int(row_ids.sum())
+
+
+def own_cores() -> list[int]:
+    """Cores that this process may use."""
+    return sorted(os.sched_getaffinity(0))
+
+
+def pin(cores: Sequence[int]) -> None:
+    """This process on these cores, and a thread per core in the pools of torch and Arrow."""
+    os.sched_setaffinity(0, cores)
+    torch.set_num_threads(len(cores))
+    pa.set_cpu_count(len(cores))
+    pa.set_io_thread_count(len(cores))
+
+
+@dataclass(kw_only=True)
+class Passes:
+    """Timed passes of one arm.
+
+    Attributes:
+        rows: of one pass; dropped: rows behind the last full batch, not among them.
+        peak_mb: of the whole process, the interpreter and its libraries among it.
+    """
+
+    rows: int
+    dropped: int
+    seconds: list[float] = field(default_factory=list)
+    loads: list[float] = field(default_factory=list)
+    peak_mb: float = 0.0
+
+    @property
+    def rates(self) -> list[float]:
+        """Rows per second of each pass."""
+        return [self.rows / seconds for seconds in self.seconds]
+
+    def summary(self) -> dict[str, Any]:
+        """For the JSON: rows per second, median, range and every pass; load of the machine (1 minute) after each."""
+        return {
+            "rows": self.rows,
+            "dropped": self.dropped,
+            "rows_per_s": round(statistics.median(self.rates)),
+            "range_rows_per_s": [round(min(self.rates)), round(max(self.rates))],
+            "all_s": [round(value, 4) for value in self.seconds],
+            "load": [round(value, 2) for value in self.loads],
+            "peak_mb": round(self.peak_mb),
+        }
+
+
+def interleaved(
+    readings: Mapping[str, Reading], *, repeats: int, done: Callable[[str, str], None]
+) -> dict[str, Passes]:
+    """Every arm once checked, then `repeats` rounds of all arms, each round beginning with another one.
+
+    Raises:
+        ValueError: arms that read equally many rows delivered other ones, or a pass of an arm others than its first.
+    """
+    names = list(readings)
+    checked = {name: _first(name, readings[name], done) for name in names}
+    require_equal({name: (readings[name].rows, checksum) for name, (checksum, _, _) in checked.items()})
+    passes = {
+        name: Passes(rows=readings[name].rows - dropped, dropped=dropped) for name, (_, dropped, _) in checked.items()
+    }
+    for number in range(1, repeats + 1):
+        turn = number % len(names)
+        for name in (*names[turn:], *names[:turn]):
+            add(passes[name], readings[name].ask(number), checked[name][2], name)
+            done(name, f"{passes[name].rates[-1]:,.0f} rows/s")
+    return passes
+
+
+def _first(name: str, reading: Reading, done: Callable[[str, str], None]) -> tuple[Checksum, int, int]:
+    answer: tuple[Checksum, int, int] = reading.ask(0)
+    done(name, "checked")
+    return answer
+
+
+def add(passes: Passes, seen: Delivered, row_ids: int, name: str) -> None:
+    """Count a pass in.
+
+    Raises:
+        ValueError: it delivered other rows than the first pass, whose ids came to `row_ids`.
+    """
+    # A shuffled epoch drops other rows than the first one did.
+    if seen.rows != passes.rows or (seen.row_ids != row_ids and not passes.dropped):
+        raise ValueError(f"{name}: {seen.rows} rows with ids of sum {seen.row_ids}, not {passes.rows} and {row_ids}")
+    passes.seconds.append(seen.seconds)
+    passes.loads.append(os.getloadavg()[0])
+    passes.peak_mb = max(passes.peak_mb, seen.peak_mb)
+
+
+def require_equal(checked: Mapping[str, tuple[int, Checksum]]) -> None:
+    """Raises ValueError when arms that read equally many rows have different checksums."""
+    for rows in {rows for rows, _ in checked.values()}:
+        alike = {name: checksum for name, (count, checksum) in checked.items() if count == rows}
+        if len(set(alike.values())) > 1:
+            shown = {name: (checksum.rows, checksum.sums[:3]) for name, checksum in alike.items()}
+            raise ValueError(f"arms delivered other rows: {shown} and more")

@@ -1,0 +1,127 @@
+"""Every arm delivers the same rows in the same matrices, and a checksum that would notice if it did not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks import feed_arms, feed_passes
+from benchmarks.feed_arms import ARROW, BY_ROW, OURS, Source, arms
+from benchmarks.feed_data import Shape, write_rows
+from benchmarks.feed_passes import Checksum, Delivered, Passes, Reading, checked_pass, checksum_without, require_equal
+from training.batch import Batch
+
+# Petastorm 0.13 is written against pyarrow's deprecated ParquetDataset, and says so from its threads.
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
+
+SHAPES = (
+    Shape(name="lists", rows=700, ids=3, lists=2, length=4, keys=30),
+    Shape(name="wide", rows=700, ids=2, dense=3, keys=30),
+)
+
+
+@pytest.fixture(scope="module", params=SHAPES, ids=lambda shape: shape.name)
+def source(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Source:
+    root = write_rows(request.param, tmp_path_factory.mktemp("feed"), lambda _rows: None)
+    return Source(root=str(root), batch_size=64)
+
+
+def layout(batch: Batch) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+    """Name of a matrix → its type, and its shape but for the rows."""
+    tensors = {name: value for name, value in vars(batch).items() if isinstance(value, torch.Tensor)}
+    return {name: (value.dtype, tuple(value.shape[1:])) for name, value in (tensors | dict(batch.sequences)).items()}
+
+
+def test_all_arms_deliver_the_same_rows_in_the_same_matrices(source: Source) -> None:
+    seen: dict[str, Checksum] = {}
+    layouts = []
+    for name, (read, own) in arms(source, files_by_row=None).items():
+        batches = list(read(own, 0))
+        layouts.append(layout(batches[0]))
+        given, row_ids = checked_pass(batches)
+        assert given.rows == len(set(row_ids.tolist()))
+        assert given.rows == 700 or name == OURS
+        seen[name] = given + checksum_without(feed_arms.bare_arrow(own, 0), row_ids)
+    assert layouts[1:] == layouts[:-1]
+    assert set(seen.values()) == {seen[ARROW]}
+    assert seen[ARROW].rows == 700
+
+
+def test_an_arm_may_be_given_fewer_files(source: Source) -> None:
+    read, own = arms(source, files_by_row=2)[BY_ROW]
+    assert own.rows == sum(len(batch) for batch in read(own, 0))
+    assert 0 < own.rows < source.rows
+
+
+def test_a_shuffled_pass_has_another_order_and_the_same_rows(source: Source) -> None:
+    read, own = arms(source, None)[OURS]
+    first, second = (torch.cat([batch.row_id for batch in read(own, number)]) for number in (0, 1))
+    assert not first.equal(second)
+    assert len(first) == len(second)
+
+
+def changed(batch: Batch, name: str, values: Any) -> Batch:
+    return replace(batch, **{name: values})
+
+
+def test_a_checksum_knows_no_order_and_notices_values_that_moved() -> None:
+    rows = torch.arange(12)
+    ids = torch.arange(24).reshape(12, 2)
+    ones = torch.ones(12, 1)
+    made = Batch(
+        ids=ids,
+        dense=ids.float(),
+        vectors={},
+        sequences={"s": ids},
+        labels=ones,
+        label_mask=ones,
+        position=None,
+        group=rows,
+        row_id=rows,
+    )
+    whole = Checksum.of(made)
+    assert Checksum.of(made.rows(0, 5)) + Checksum.of(made.rows(5, 12)) == whole
+    backwards = [made.rows(row, row + 1) for row in reversed(range(12))]
+    assert sum(map(Checksum.of, backwards), Checksum()) == whole
+    assert Checksum.of(made, rows < 5) + Checksum.of(made, rows >= 5) == whole
+    assert Checksum.of(changed(made, "ids", ids.roll(1, 0))) != whole
+    assert Checksum.of(changed(made, "ids", ids.flip(1))) != whole
+    assert Checksum.of(changed(made, "dense", ids.float() + torch.eye(12, 2) * 1e-3)) != whole
+    with pytest.raises(ValueError, match="arms delivered other rows"):
+        require_equal({"a": (12, whole), "b": (12, Checksum.of(made.rows(0, 11)))})
+    require_equal({"a": (12, whole), "b": (11, Checksum.of(made.rows(0, 11)))})
+
+
+def test_passes_are_interleaved(source: Source) -> None:
+    told: list[str] = []
+    known = arms(source, None)
+    readings = {
+        name: Reading(rows=source.rows, ask=partial(feed_passes.answer, *known[name])) for name in (OURS, ARROW)
+    }
+    passes = feed_passes.interleaved(readings, repeats=2, done=lambda name, _what: told.append(name))
+    assert told == [OURS, ARROW, ARROW, OURS, OURS, ARROW]
+    summary = passes[OURS].summary()
+    assert summary["rows"] + summary["dropped"] == 700
+    assert len(summary["all_s"]) == 2
+    assert passes[ARROW].rows == 700
+
+
+def test_an_arm_answers_from_a_process_of_its_own(source: Source) -> None:
+    cores = feed_passes.own_cores()
+    with feed_passes.reading_elsewhere(ARROW, source, None, cores) as reading:
+        assert reading.ask(0) == feed_passes.answer(feed_arms.bare_arrow, source, 0)
+        assert reading.ask(1).rows == source.rows
+    assert feed_passes.own_cores() == cores
+
+
+def test_a_pass_with_other_rows_than_the_first_is_an_error() -> None:
+    passes = Passes(rows=10, dropped=0)
+    feed_passes.add(passes, Delivered(rows=10, row_ids=45, seconds=0.5, peak_mb=1.0), 45, "arm")
+    assert passes.rates == [20.0]
+    for rows, row_ids in ((9, 45), (10, 44)):
+        with pytest.raises(ValueError, match="arm: "):
+            feed_passes.add(passes, Delivered(rows=rows, row_ids=row_ids, seconds=1.0, peak_mb=1.0), 45, "arm")
