@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 import sys
 from collections.abc import Sequence
 
@@ -17,6 +16,7 @@ from features.errors import DivergedError, LimelightError
 from features.storage import read_bytes
 from jobs.trial_link import TrialLink
 from training.config import TrainConf
+from training.ranks import join, told_of_lost_ranks
 from training.run import INTERRUPTED_EXIT_CODE, TrainResult, train
 from training.world import World
 
@@ -39,13 +39,11 @@ def run_rank(arguments: Sequence[str]) -> TrainResult:
     """Train as one rank; with Horovod's environment it joins the others."""
     options = parse_arguments(arguments)
     conf = TrainConf.of(json.loads(read_bytes(options.conf)))
-    if "HOROVOD_RANK" in os.environ:
-        import horovod.torch as hvd
-
-        hvd.init()
-    if options.trial is not None:
-        return _run_trial(conf, options)
-    return train(conf, options.trainset, options.out, resume=options.resume, init_from=options.init_from)
+    join(conf.ranks)
+    with told_of_lost_ranks(conf.ranks):
+        if options.trial is not None:
+            return _run_trial(conf, options)
+        return train(conf, options.trainset, options.out, resume=options.resume, init_from=options.init_from)
 
 
 def _run_trial(conf: TrainConf, options: argparse.Namespace) -> TrainResult:

@@ -58,6 +58,12 @@ class Batch:
                 moved[item.name] = {name: move(tensor) for name, tensor in value.items()}
         return replace(self, **moved)  # type: ignore[arg-type]
 
+    def tensors(self) -> list[Tensor]:
+        """All tensors there are."""
+        values = [getattr(self, item.name) for item in fields(self)]
+        groups = [list(value.values()) if isinstance(value, Mapping) else [value] for value in values]
+        return [tensor for group in groups for tensor in group if tensor is not None]
+
     def without_position(self) -> Self:
         """The same rows as they look when serving."""
         return replace(self, position=None)

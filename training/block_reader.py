@@ -3,14 +3,16 @@
 Petastorm gives the sharding, the pool of threads and the pass over the row groups. A `BlockWorker` reads one
 row group with one open, packs its columns into few matrices and publishes them under the row group's number.
 Petastorm hands out its pieces in file order; the worker reads the row group that the plan put in a piece's
-place, and publishes nothing for a piece that the plan does not need.
+place, and publishes nothing for a piece that the plan does not need. So row groups arrive in the order in which
+they are wanted, and what is held is what was begun, and what waits in `training.reader_pool`'s window.
 """
 
 from __future__ import annotations
 
 import re
+import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,28 +22,31 @@ import pyarrow.parquet as pq
 from petastorm.arrow_reader_worker import ArrowReaderWorker
 from petastorm.reader import Reader
 from petastorm.workers_pool import EmptyResultError
-from petastorm.workers_pool.thread_pool import ThreadPool
 
-from features.errors import DataError, Problem
+from features.errors import ConfError, DataError, Problem
 from training.blocks import Array, Block, Part, pack
 from training.feed_plan import Plan, RowGroup, Slice
+from training.reader_pool import AHEAD_PER_THREAD, WatchedPool, Window
 from training.storage import ArrowOpener, Folder
-
-# A thread has at most four row groups in flight, each a block and a receipt. With room for twice that, a worker
-# that fails can always leave its last message, and stopping never waits for a consumer that is gone.
-_RESULTS_PER_THREAD = 16
+from training.streams import Need, most_held
 
 _EXPORT_AGAIN = "The files are not those that the manifest lists: export the train set again."
 
 
 @dataclass(frozen=True, kw_only=True)
 class BlockSource:
-    """Where the row groups of a split lie, and which of their columns are wanted."""
+    """Where the row groups of a split lie, which of their columns are wanted, and what may be held of them.
+
+    Attributes:
+        threads: that read.
+        held: row groups that may be in memory at once; as many as are begun at once and four per thread if None.
+    """
 
     root: Folder
     groups: tuple[RowGroup, ...]
     parts: tuple[Part, ...]
     threads: int
+    held: int | None = None
 
     @property
     def columns(self) -> list[str]:
@@ -53,14 +58,32 @@ class BlockSource:
         """The split's files in manifest order."""
         return list(dict.fromkeys(group.path for group in self.groups))
 
+    def window(self, plan: Plan) -> Window:
+        """Room for the row groups of a plan.
+
+        Raises:
+            ConfError: `held` is less than the plan has begun at once.
+        """
+        least = most_held(plan.needs)
+        if self.held is not None and self.held < least:
+            raise ConfError(
+                f"feed_row_groups={self.held}: rank {plan.world.rank} of {plan.world.size} reads from {least} row "
+                f"groups at once. Set it to {least} or more, or train with more ranks."
+            )
+        return Window(least + AHEAD_PER_THREAD * self.threads if self.held is None else self.held)
+
 
 class BlockWorker(ArrowReaderWorker):  # type: ignore[misc]
     """Reads, packs and shuffles one row group at a time, in one of Petastorm's threads."""
 
-    def __init__(self, worker_id: int, publish: Any, arguments: Any, source: BlockSource, plan: Plan) -> None:
+    def __init__(
+        self, worker_id: int, publish: Any, arguments: Any, source: BlockSource, plan: Plan, window: Window
+    ) -> None:
         super().__init__(worker_id, publish, arguments)
         self._source = source
         self._plan = plan
+        self._window = window
+        self._places = {piece: place for place, piece in enumerate(plan.reads)}
 
     def piece_places(self) -> list[tuple[str, int]]:
         """(file, row group in it) of each of Petastorm's pieces."""
@@ -69,7 +92,7 @@ class BlockWorker(ArrowReaderWorker):  # type: ignore[misc]
     def process(self, piece_index: int, **_ventilated: Any) -> None:
         """Publish the block that the plan put in the place of a piece; or the error, which ends the reader."""
         number = self._plan.reads.get(piece_index)
-        if number is None:
+        if number is None or not self._window.enter(self._places[piece_index]):
             return
         group = self._source.groups[number]
         piece = self._split_pieces[number]
@@ -80,6 +103,9 @@ class BlockWorker(ArrowReaderWorker):  # type: ignore[misc]
             self.publish_func(DataError(replace(problem, what=_at(group, problem.what)) for problem in error.problems))
         except (OSError, pa.ArrowException) as error:
             self.publish_func(DataError([Problem(what=_at(group, f"unreadable: {error}"), remedy=_EXPORT_AGAIN)]))
+        except Exception as error:
+            error.add_note(f"while reading {group.path}, row group {group.ordinal}")
+            raise
         else:
             self.publish_func(Block(row_group=number, parts=parts))
 
@@ -125,9 +151,10 @@ class _Workers:
 
     source: BlockSource
     plan: Plan
+    window: Window
 
     def __call__(self, worker_id: int, publish: Any, arguments: Any) -> BlockWorker:
-        worker = BlockWorker(worker_id, publish, arguments, self.source, self.plan)
+        worker = BlockWorker(worker_id, publish, arguments, self.source, self.plan, self.window)
         if worker.piece_places() != [(self.source.root.path(g.path), g.ordinal) for g in self.source.groups]:
             raise DataError(_damage(self.source))
         return worker
@@ -140,25 +167,35 @@ class _Workers:
 class Blocks:
     """Blocks by row group, pulled from Petastorm until the wanted one is there."""
 
-    def __init__(self, arriving: Iterator[Block]) -> None:
+    def __init__(self, arriving: Iterator[Block], needs: Iterable[Need], window: Window) -> None:
         self._arriving = arriving
+        self._window = window
         self._held: dict[int, Block] = {}
+        self._untaken = {need.row_group: need.rows for need in needs}
+        self._finished: int | None = None
 
     def take(self, wanted: Slice, *, of: RowGroup) -> dict[str, Array]:
-        """Rows of a block; it is let go with its last row.
+        """Rows of a block: views, to be copied before the next call, which lets a block go that was taken whole.
 
         Raises:
             DataError: whatever a worker met; or the pass ended without the row group.
         """
+        self._let_go()
         while wanted.row_group not in self._held:
             block = next(self._arriving, None)
             if block is None:
                 raise DataError([Problem(what=_at(of, "never came out of Petastorm"), remedy=_EXPORT_AGAIN)])
             self._held[block.row_group] = block
+        self._untaken[wanted.row_group] -= wanted.rows
+        self._finished = None if self._untaken[wanted.row_group] else wanted.row_group
         parts = self._held[wanted.row_group].parts
-        if wanted.stop == of.rows:
-            del self._held[wanted.row_group]
         return {name: values[wanted.start : wanted.stop] for name, values in parts.items()}
+
+    def _let_go(self) -> None:
+        if self._finished is not None:
+            del self._held[self._finished]
+            self._finished = None
+            self._window.let_go()
 
 
 @contextmanager
@@ -166,22 +203,22 @@ def open_blocks(source: BlockSource, plan: Plan) -> Iterator[Blocks]:
     """One pass of one Petastorm Reader; its threads have ended when the context does.
 
     Raises:
+        ConfError: `source.held` is too small for the plan.
         DataError: files missing, unreadable, or with other row groups than the manifest; all of them at once.
     """
+    window = source.window(plan)
     if not plan.reads:
-        yield Blocks(iter(()))
+        yield Blocks(iter(()), (), window)
         return
-    reader = _open_reader(source, plan)
+    reader = _open_reader(source, plan, window)
     try:
-        yield Blocks(reader)
+        yield Blocks(reader, plan.needs, window)
     finally:
         reader.stop()
         reader.join()
 
 
-def _open_reader(source: BlockSource, plan: Plan) -> Reader:
-    # Fewer row groups than ranks: Petastorm refuses to shard them. The plan still says what this rank reads.
-    sharded = len(source.groups) >= plan.world.size
+def _open_reader(source: BlockSource, plan: Plan, window: Window) -> Reader:
     with warnings.catch_warnings():
         # Petastorm 0.13 is written against pyarrow's deprecated ParquetDataset; nothing a user could change.
         warnings.simplefilter("ignore", FutureWarning)
@@ -191,17 +228,19 @@ def _open_reader(source: BlockSource, plan: Plan) -> Reader:
                 [source.root.path(file) for file in source.files],
                 schema_fields=[f"{re.escape(column)}$" for column in source.columns],
                 is_batched_reader=True,
-                worker_class=_Workers(source, plan),
-                reader_pool=ThreadPool(source.threads, results_queue_size=_RESULTS_PER_THREAD * source.threads),
+                worker_class=_Workers(source, plan, window),
+                reader_pool=WatchedPool(source.threads, window),
                 shuffle_row_groups=False,
                 num_epochs=1,
-                cur_shard=plan.world.rank if sharded else None,
-                shard_count=plan.world.size if sharded else None,
+                cur_shard=plan.world.rank if plan.sharded else None,
+                shard_count=plan.world.size if plan.sharded else None,
             )
         except (OSError, pa.ArrowException, RuntimeError) as error:
             problems = _damage(source)
             if not problems:
                 raise
+            # Petastorm leaves a pool of threads that looked at the footers; they end when no frame knows it any more
+            traceback.clear_frames(error.__traceback__)
             raise DataError(problems) from error
 
 
@@ -219,7 +258,7 @@ def _damage(source: BlockSource) -> list[Problem]:
             with opener.open(path) as opened, pq.ParquetFile(opened) as file:
                 actual = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
         except (OSError, pa.ArrowException) as error:
-            unreadable.append(f"{name} ({error})")
+            unreadable.append(f"{name}, row groups 0 to {len(listed) - 1} ({error})")
             continue
         if actual != listed:
             different.append(

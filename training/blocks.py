@@ -5,7 +5,7 @@ n: rows, F: categorical fields, K: dense numbers, L: sequence length, T: tasks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ Array = NDArray[Any]
 
 PAD_ROW_ID = -1
 PAD_GROUP = -1
+_PADDING = {"row_id": PAD_ROW_ID, "group": PAD_GROUP}
 
 _REMEDY = "The file does not keep the contract of features/manifest.py: export the train set again."
 
@@ -132,20 +133,23 @@ def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
-def assemble(slices: Sequence[Mapping[str, Array]], parts: Sequence[Part], *, rows: int) -> Batch:
-    """Slices of blocks, one below the other, as a batch of `rows` rows.
+def assemble(slices: Iterable[Mapping[str, Array]], parts: Sequence[Part], *, rows: int, pinned: bool = False) -> Batch:
+    """Slices of blocks, one below the other, as a batch of `rows` rows; each is copied before the next is asked for.
 
-    What the slices lack is padding: id 0 everywhere, label_mask 0, row_id and group −1.
+    What the slices lack is padding: id 0 everywhere, label_mask 0, row_id and group −1. `pinned` takes memory that a
+    GPU can copy from while the processor goes on.
     """
-    missing = rows - sum(len(piece["row_id"]) for piece in slices)
-    tensors: dict[str, torch.Tensor] = {}
-    for part in parts:
-        stack = [piece[part.name] for piece in slices]
-        if missing or not stack:
-            stack.append(_padding(part, missing))
-        # int32 in the file and in the blocks halves what is held; torch looks embeddings up by int64
-        wanted = np.int64 if pa.types.is_integer(part.stored) else np.float32
-        tensors[part.name] = torch.from_numpy(np.concatenate(stack, dtype=wanted))
+    tensors = {part.name: _empty(part, rows, pinned) for part in parts}
+    matrices = {name: tensor.numpy() for name, tensor in tensors.items()}
+    filled = 0
+    for piece in slices:
+        start, filled = filled, filled + len(piece["row_id"])
+        for name, matrix in matrices.items():
+            matrix[start:filled] = piece[name]
+        del piece  # or its block would outlive it until the next is there
+    if filled < rows:
+        for name, matrix in matrices.items():
+            matrix[filled:] = _PADDING.get(name, 0)
     return Batch(
         ids=tensors["ids"],
         dense=tensors["dense"],
@@ -159,12 +163,11 @@ def assemble(slices: Sequence[Mapping[str, Array]], parts: Sequence[Part], *, ro
     )
 
 
-def _padding(part: Part, rows: int) -> Array:
-    if part.flat:
-        value = {"row_id": PAD_ROW_ID, "group": PAD_GROUP}.get(part.name, 0)
-        return np.full(rows, value, dtype=part.stored.to_pandas_dtype())
+def _empty(part: Part, rows: int, pinned: bool) -> torch.Tensor:
+    # int32 in the file and in the blocks halves what is held; torch looks embeddings up by int64
+    kind = torch.int64 if pa.types.is_integer(part.stored) else torch.float32
     width = len(part.columns) if part.width is None else part.width
-    return np.zeros((rows, width), dtype=part.stored.to_pandas_dtype())
+    return torch.empty((rows,) if part.flat else (rows, width), dtype=kind, pin_memory=pinned)
 
 
 def _named(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

@@ -89,7 +89,7 @@ class Checkpoint:
     step: int
     model: Mapping[str, Tensor]
     optimiser: Mapping[str, Any]
-    feed: Mapping[str, int]
+    feed: Mapping[str, Json]
     random_states: Sequence[RandomState]
     history: Sequence[Mapping[str, Json]] = ()
     extra: Mapping[str, Json] = field(default_factory=dict)
@@ -114,7 +114,7 @@ class _Pointer(BaseModel):
     files: Mapping[str, _File]
     optimiser: Json
     random_states: Json
-    feed: Mapping[str, int]
+    feed: Mapping[str, Json]
     history: list[Mapping[str, Json]]
     extra: Mapping[str, Json]
 

@@ -72,6 +72,20 @@ class CheckpointConf(_Conf):
     keep: int = Field(default=2, ge=1)
 
 
+class RankTimeouts(_Conf):
+    """When a rank gives up waiting for the others; the training then ends on all ranks (training.ranks).
+
+    Attributes:
+        lost_seconds: without a sign of life of another rank: its process was killed or stopped, its host is gone.
+            Also what a rank waits for the others at the start.
+        stalled_seconds: that other ranks stand in a collective call which one that lives does not come to. Longer than
+            whatever rank 0 does alone: it writes checkpoints and sends files to MLflow.
+    """
+
+    lost_seconds: int = Field(default=60, ge=1)
+    stalled_seconds: int = Field(default=900, ge=1)
+
+
 class TrackingConf(_Conf):
     """MLflow: a URI of a server or a database; None leaves tracking out.
 
@@ -96,6 +110,9 @@ class TrainConf(_Conf):
         device: "auto" takes the GPU of the local rank where there is one.
         threads: torch's threads per rank; torch's own choice if None.
         feed_threads: Petastorm's threads per rank.
+        feed_row_groups: the most row groups of a split in a rank's memory at once; None: as many as it reads from at
+            once (streams of training.feed_plan), and four per thread.
+        feed_prefetch: batches made ahead of the step, by a thread; 0: by the step's own.
         judge_train: score the train split, too, once training is over.
         judge_test: score the test split, where there is one; a search over settings must not see it.
         sampled_splits: splits whose negatives are a sample (`model.negatives_kept`): their figures weigh them back.
@@ -113,6 +130,8 @@ class TrainConf(_Conf):
     device: Literal["auto", "cpu"] = "auto"
     threads: int | None = Field(default=None, ge=1)
     feed_threads: int = Field(default=2, ge=1)
+    feed_row_groups: int | None = Field(default=None, ge=1)
+    feed_prefetch: int = Field(default=2, ge=0)
     judge_train: bool = False
     judge_test: bool = True
     sampled_splits: tuple[SplitName, ...] = ("train",)
@@ -121,6 +140,7 @@ class TrainConf(_Conf):
     early_stopping: EarlyStopping = EarlyStopping()
     plateau: Plateau | None = None
     checkpoint: CheckpointConf = CheckpointConf()
+    ranks: RankTimeouts = RankTimeouts()
     tracking: TrackingConf = TrackingConf()
 
     @model_validator(mode="after")

@@ -16,15 +16,19 @@ Training, `plan_epoch`:
 
 Nothing of step k depends on W as long as W divides S: global step k is the same set of rows.
 
+Where training goes on inside an epoch with a W for which there are other streams, the R rows that are left are dealt
+out anew: the row groups that have some, shuffled by (seed, epoch, how many deals before), stand in one line, which is
+cut into S' streams of ⌊(R + S' − 1 − s) / S'⌋ rows. The steps go on counting; each row that is left is read once, but
+for the R mod B behind the last full batch.
+
 Evaluation, `plan_evaluation`: no shuffle, rank r reads the row groups i mod W = r in order, and drops no row.
 Every rank takes as many batches of the same size as the rank with most rows; what is missing is padded.
 """
 
 from __future__ import annotations
 
-import bisect
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Self
@@ -33,70 +37,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.errors import ConfError, DataError, Problem
-from features.manifest import DataFile
+from training.streams import Need, RowGroup, Slice, Stream, list_row_groups, needs_of
 from training.world import World
+
+__all__ = [
+    "Dealt",
+    "EpochPlan",
+    "EvaluationPlan",
+    "Plan",
+    "RowGroup",
+    "Slice",
+    "dealt_until",
+    "list_row_groups",
+    "plan_epoch",
+    "plan_evaluation",
+]
 
 _ROW_GROUP_ORDER = 1  # names of the independent random streams below (seed, epoch)
 _ROW_ORDER = 2
+_DEAL_ORDER = 3
 
-
-@dataclass(frozen=True, kw_only=True)
-class RowGroup:
-    """A row group of a split. `index` counts over all files in manifest order; it is Petastorm's piece index."""
-
-    index: int
-    path: str
-    ordinal: int
-    rows: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Slice:
-    """Rows [start, stop) of a row group in the order in which the plan reads it."""
-
-    row_group: int
-    start: int
-    stop: int
-
-    @property
-    def rows(self) -> int:
-        return self.stop - self.start
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stream:
-    """Row groups read one after the other, and the rows before each of them.
-
-    Attributes:
-        number: the stream's number s.
-        pieces: Petastorm's piece indices in the order in which Petastorm hands them out.
-        order: the row group that is read in the place of each piece.
-        ends: rows of the stream up to the end of each row group of `order`.
-    """
-
-    number: int
-    pieces: tuple[int, ...]
-    order: tuple[int, ...]
-    ends: tuple[int, ...]
-
-    @property
-    def rows(self) -> int:
-        return self.ends[-1] if self.ends else 0
-
-    def slices(self, start: int, stop: int) -> Iterator[Slice]:
-        """Rows [start, stop) of the stream as slices of its row groups."""
-        place = bisect.bisect_right(self.ends, start)
-        while start < stop:
-            begin = self.ends[place - 1] if place else 0
-            end = min(stop, self.ends[place])
-            yield Slice(row_group=self.order[place], start=start - begin, stop=end - begin)
-            start, place = end, place + 1
-
-    def places(self, start: int, stop: int) -> range:
-        """Places in `order` that hold rows [start, stop)."""
-        if start >= stop:
-            return range(0)
-        return range(bisect.bisect_right(self.ends, start), bisect.bisect_left(self.ends, stop) + 1)
+Dealt = tuple[tuple[int, int], ...]  # (number of streams, step that they came to), one after the other
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +70,8 @@ class EpochPlan:
         streams: all S' streams.
         steps: full batches of the epoch, the same on every rank.
         first_step: where to begin; above 0 when resumed.
-        rows, dropped: rows of the split, and those of them behind the last step.
+        dealt_at: the step at which the rows that were left were dealt out to these streams; 0: the epoch began so.
+        row_groups, rows, dropped: of the split, and the rows of it behind the last step.
         seed, epoch: what the order was drawn from.
     """
 
@@ -118,6 +80,8 @@ class EpochPlan:
     streams: tuple[Stream, ...]
     steps: int
     first_step: int = 0
+    dealt_at: int = 0
+    row_groups: int
     rows: int
     dropped: int
     seed: int
@@ -125,7 +89,11 @@ class EpochPlan:
 
     def taken(self, stream: int, step: int) -> int:
         """C_s(k): rows that a stream has given before a step."""
-        return (step * self.batch_size + len(self.streams) - 1 - stream) // len(self.streams)
+        return ((step - self.dealt_at) * self.batch_size + len(self.streams) - 1 - stream) // len(self.streams)
+
+    def step_of(self, stream: Stream, row: int) -> int:
+        """The step that takes a row of a stream: the last k with C_s(k) ≤ row."""
+        return self.dealt_at + (row * len(self.streams) + stream.number) // self.batch_size
 
     def from_step(self, step: int) -> Self:
         """The rest of the same epoch.
@@ -133,8 +101,8 @@ class EpochPlan:
         Raises:
             ConfError: the epoch has no such step.
         """
-        if not 0 <= step <= self.steps:
-            raise ConfError(f"epoch {self.epoch} has steps 0 to {self.steps}; cannot begin at {step}.")
+        if not self.dealt_at <= step <= self.steps:
+            raise ConfError(f"epoch {self.epoch} has steps {self.dealt_at} to {self.steps}; cannot begin at {step}.")
         return replace(self, first_step=step)
 
     def slices(self, step: int) -> list[Slice]:
@@ -151,13 +119,23 @@ class EpochPlan:
         return self.streams[self.world.rank :: self.world.size]
 
     @cached_property
+    def needs(self) -> tuple[Need, ...]:
+        """What this rank reads from `first_step` on, in the order in which it wants it."""
+        return needs_of(
+            self.own_streams,
+            lambda s: (self.taken(s.number, self.first_step), self.taken(s.number, self.steps)),
+            self.step_of,
+        )
+
+    @property
+    def sharded(self) -> bool:
+        """Whether this rank reads only what Petastorm's sharding gives it: a row group may be cut by a later deal."""
+        return self.dealt_at == 0
+
+    @cached_property
     def reads(self) -> dict[int, int]:
-        """Petastorm's piece → the row group this rank reads in its place; pieces not needed are absent."""
-        wanted: dict[int, int] = {}
-        for stream in self.own_streams:
-            begin, end = self.taken(stream.number, self.first_step), self.taken(stream.number, self.steps)
-            wanted.update((stream.pieces[i], stream.order[i]) for i in stream.places(begin, end))
-        return wanted
+        """See `reads_of`."""
+        return reads_of(self)
 
     def row_order(self, group: RowGroup) -> NDArray[np.intp]:
         """[rows] the permutation in which a row group's rows are read."""
@@ -172,13 +150,14 @@ class EvaluationPlan:
         batch_size: rows of one batch of one rank, padding included.
         stream: the row groups of this rank, in order.
         steps: batches, the same on every rank.
-        rows: rows of the split over all ranks.
+        row_groups, rows: of the split, over all ranks.
     """
 
     world: World
     batch_size: int
     stream: Stream
     steps: int
+    row_groups: int
     rows: int
 
     def slices(self, step: int) -> list[Slice]:
@@ -192,9 +171,19 @@ class EvaluationPlan:
         return 0
 
     @cached_property
+    def needs(self) -> tuple[Need, ...]:
+        """What this rank reads, in order."""
+        return needs_of([self.stream], lambda s: (0, s.rows), lambda _, row: row // self.batch_size)
+
+    @property
+    def sharded(self) -> bool:
+        """Petastorm refuses to shard fewer row groups than ranks."""
+        return self.row_groups >= self.world.size
+
+    @cached_property
     def reads(self) -> dict[int, int]:
-        """Petastorm's piece → the row group read in its place: itself."""
-        return dict(zip(self.stream.pieces, self.stream.order, strict=True))
+        """See `reads_of`; row groups without rows aside, each piece is read as itself."""
+        return reads_of(self)
 
     def row_order(self, group: RowGroup) -> NDArray[np.intp]:
         """[rows] rows are read as they were written."""
@@ -204,17 +193,26 @@ class EvaluationPlan:
 Plan = EpochPlan | EvaluationPlan
 
 
-def list_row_groups(files: Sequence[DataFile]) -> tuple[RowGroup, ...]:
-    """All row groups of a split, in manifest order."""
-    listed = ((file.path, ordinal, rows) for file in files for ordinal, rows in enumerate(file.row_groups))
-    return tuple(
-        RowGroup(index=index, path=path, ordinal=ordinal, rows=rows)
-        for index, (path, ordinal, rows) in enumerate(listed)
-    )
+def reads_of(plan: Plan) -> dict[int, int]:
+    """Petastorm's piece → the row group that this rank reads in its place; pieces not needed are absent.
+
+    Petastorm hands a rank's pieces out in ascending order, so that row groups arrive in the order in which they are
+    wanted, and none has to be held for later.
+    """
+    first, stride = (plan.world.rank, plan.world.size) if plan.sharded else (0, 1)
+    pieces = range(first, plan.row_groups, stride)
+    return dict(zip(pieces, (need.row_group for need in plan.needs), strict=False))
 
 
 def plan_epoch(
-    groups: Sequence[RowGroup], *, logical_shards: int, batch_size: int, world: World, seed: int, epoch: int
+    groups: Sequence[RowGroup],
+    *,
+    logical_shards: int,
+    batch_size: int,
+    world: World,
+    seed: int,
+    epoch: int,
+    dealt: Dealt = (),
 ) -> EpochPlan:
     """Plan one epoch of training.
 
@@ -222,6 +220,7 @@ def plan_epoch(
         groups: all row groups of the split, see `list_row_groups`.
         logical_shards: S of the manifest.
         batch_size: B, rows of a step over all ranks.
+        dealt: what other numbers of streams have read of this epoch already.
 
     Raises:
         ConfError: fewer rows in a batch than ranks.
@@ -233,9 +232,14 @@ def plan_epoch(
         )
     rows = sum(group.rows for group in groups)
     count = _number_of_streams(len(groups), logical_shards, world.size)
-    streams = tuple(_stream(number, groups[number::count], seed, epoch) for number in range(count))
+    counts = [*(number for number, _ in dealt), count]
+    streams = tuple(_stream(number, groups[number :: counts[0]], seed, epoch) for number in range(counts[0]))
+    dealt_at = 0
+    for deal, (_, step) in enumerate(dealt, start=1):
+        left = _left(streams, (step - dealt_at) * batch_size)
+        streams, dealt_at = _deal(left, counts[deal], _random(seed, epoch, _DEAL_ORDER, deal)), step
     # C_s(k) ≤ R_s  ⟺  kB ≤ R_s·S' + s
-    steps = min((stream.rows * count + stream.number) // batch_size for stream in streams)
+    steps = dealt_at + min((stream.rows * count + stream.number) // batch_size for stream in streams)
     if steps == 0:
         raise DataError(
             [
@@ -252,11 +256,20 @@ def plan_epoch(
         batch_size=batch_size,
         streams=streams,
         steps=steps,
+        first_step=dealt_at,
+        dealt_at=dealt_at,
+        row_groups=len(groups),
         rows=rows,
         dropped=rows - steps * batch_size,
         seed=seed,
         epoch=epoch,
     )
+
+
+def dealt_until(dealt: Dealt, streams: int, step: int) -> Dealt:
+    """What was dealt before, and that as many streams have read on from there to a step, if they have."""
+    begun = dealt[-1][1] if dealt else 0
+    return dealt if step == begun else (*dealt, (streams, step))
 
 
 def plan_evaluation(groups: Sequence[RowGroup], *, batch_size: int, world: World) -> EvaluationPlan:
@@ -273,13 +286,12 @@ def plan_evaluation(groups: Sequence[RowGroup], *, batch_size: int, world: World
     local = -(-batch_size // world.size)
     most = max(sum(group.rows for group in groups[rank :: world.size]) for rank in range(world.size))
     own = groups[world.rank :: world.size]
-    indices = tuple(group.index for group in own)
-    ends = tuple(itertools.accumulate(group.rows for group in own))
     return EvaluationPlan(
         world=world,
         batch_size=local,
-        stream=Stream(number=world.rank, pieces=indices, order=indices, ends=ends),
+        stream=Stream.of(world.rank, map(_whole, own)),
         steps=-(-most // local),
+        row_groups=len(groups),
         rows=sum(group.rows for group in groups),
     )
 
@@ -302,15 +314,28 @@ def _number_of_streams(groups: int, logical_shards: int, world_size: int) -> int
     return filled if filled % world_size == 0 else world_size * max(1, filled // world_size)
 
 
+def _whole(group: RowGroup) -> Slice:
+    return Slice(row_group=group.index, start=0, stop=group.rows)
+
+
 def _stream(number: int, groups: Sequence[RowGroup], seed: int, epoch: int) -> Stream:
     order = _random(seed, epoch, _ROW_GROUP_ORDER, number).permutation(len(groups))
-    shuffled = [groups[place] for place in order]
-    return Stream(
-        number=number,
-        pieces=tuple(group.index for group in groups),
-        order=tuple(group.index for group in shuffled),
-        ends=tuple(itertools.accumulate(group.rows for group in shuffled)),
-    )
+    return Stream.of(number, (_whole(groups[place]) for place in order))
+
+
+def _left(streams: Sequence[Stream], taken: int) -> list[list[Slice]]:
+    """What streams have not given of each row group after `taken` rows over all of them, by row group."""
+    count = len(streams)
+    left = [part for s in streams for part in s.slices((taken + count - 1 - s.number) // count, s.rows)]
+    left.sort(key=lambda part: (part.row_group, part.start))
+    return [list(parts) for _, parts in itertools.groupby(left, key=lambda part: part.row_group)]
+
+
+def _deal(left: Sequence[Sequence[Slice]], count: int, random: np.random.Generator) -> tuple[Stream, ...]:
+    """All slices in one line, row groups shuffled, cut into streams of as many rows, or one more."""
+    line = Stream.of(0, itertools.chain.from_iterable(left[place] for place in random.permutation(len(left))))
+    cuts = [0, *itertools.accumulate((line.rows + count - 1 - number) // count for number in range(count))]
+    return tuple(Stream.of(number, line.slices(*cuts[number : number + 2])) for number in range(count))
 
 
 def _random(*key: int) -> np.random.Generator:

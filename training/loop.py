@@ -214,22 +214,27 @@ class Loop:
     def resume(self, saved: checkpoint.Checkpoint) -> None:
         """Stand where a checkpoint was saved.
 
+        Of another number of ranks: the rows left of the epoch are read once (see `Feed.load_state_dict`), and random
+        numbers are drawn anew by (seed, step, rank).
+
         Raises:
-            ConfError: if it is of another number of ranks, another order of rows, or other layers.
+            ConfError: if it is of another order of rows, or other layers.
         """
         world = self._exchange.world
-        if len(saved.random_states) != world.size:
-            raise ConfError(f"the checkpoint is of {len(saved.random_states)} ranks; resume with as many.")
         try:
             self.learner.model.load_state_dict(dict(saved.model))
             self.learner.optimiser.load_state_dict(saved.optimiser)
         except (RuntimeError, KeyError) as error:
             raise ConfError(f"the checkpoint is of another model or optimiser than the conf: {error}") from error
         self.feed.load_state_dict(saved.feed)
-        saved.random_states[world.rank].restore()
+        same_ranks = len(saved.random_states) == world.size
+        if same_ranks:
+            saved.random_states[world.rank].restore()
+        else:
+            torch.manual_seed((self.conf.seed * 1_000_003 + world.rank) * 1_000_003 + saved.step)
         self.progress = Progress(curves=tuple(map(dict, saved.history)), **saved.extra["progress"])
         self._divergence.saved_at = saved.step
         self._set_rates()
-        sums, weights = torch.tensor(saved.extra["losses"][world.rank], dtype=torch.float64)
-        device = self._losses.sums.device
-        self._losses = LossSums(sums=sums.to(device), weights=weights.to(device))
+        losses = torch.tensor(saved.extra["losses"], dtype=torch.float64, device=self._losses.sums.device)
+        own = losses[world.rank, 0] if same_ranks else losses[:, 0].sum(dim=0) * world.is_first
+        self._losses = LossSums(sums=own, weights=losses[0, 1])

@@ -208,6 +208,9 @@ class _Training:
             world=self.exchange.world,
             seed=self.conf.seed,
             threads=self.conf.feed_threads,
+            row_groups=self.conf.feed_row_groups,
+            prefetch=self.conf.feed_prefetch,
+            device=self.device,
         )
 
     def _start_warm(self, url: str) -> None:

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import gc
+import json
+import os
 import threading
+import weakref
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 from petastorm.reader import Reader
-from petastorm.workers_pool.thread_pool import ThreadPool
+from petastorm.workers_pool.ventilator import ConcurrentVentilator
 
 from features import manifest as m
 from features import storage
-from features.errors import ConfError, DataError
+from features.errors import ConfError, DataError, LimelightError
 from tests.training.stores import open_store
 from tests.training.trainset_factory import Sizes, write_trainset
 from training import block_reader
 from training.batch import Batch
+from training.block_reader import BlockWorker
+from training.blocks import pack
 from training.feed import Feed, FeedPosition
 from training.feed_plan import EpochPlan, list_row_groups, plan_epoch
+from training.reader_pool import WatchedPool
 from training.world import World
 
 SEED = 11
@@ -178,9 +186,35 @@ def test_a_position_in_another_order_is_refused(trainset: Exported) -> None:
     saved = _feed(trainset).state_dict()
     with pytest.raises(ConfError, match=r"seed was 11, is 12, batch_size was 100, is 50"):
         _feed(trainset, seed=12, batch_size=50).load_state_dict(saved)
-    with pytest.raises(ConfError, match=r"streams was 16, is 15"):
-        _feed(trainset, size=3).load_state_dict(saved)
-    _feed(trainset, size=2).load_state_dict(saved)
+
+
+def test_rows_left_by_one_number_of_ranks_are_read_once_by_others(trainset: Exported) -> None:
+    """16 streams, then 15, then 16 again, then 14: what is saved is JSON, and each row is read once."""
+    saved: dict[str, Any] = _feed(trainset).state_dict()
+    read: list[int] = []
+    for size, steps in ((2, 4), (3, 5), (1, 0), (4, 3), (7, 99)):
+        ranks = [_feed(trainset, rank, size) for rank in range(size)]
+        batches = []
+        for feed in ranks:
+            feed.load_state_dict(json.loads(json.dumps(saved)))
+            batches.append(feed.epoch(feed.position.epoch, feed.position.step))
+        for _, step in zip(range(steps), zip(*batches, strict=True), strict=False):
+            rows = torch.cat([batch.row_id for batch in step]).tolist()
+            assert len(rows) == BATCH
+            read += rows
+        for reading in batches:
+            reading.close()
+        assert all(feed.state_dict() == ranks[0].state_dict() for feed in ranks)
+        saved = ranks[0].state_dict()
+    assert (saved["epoch"], saved["step"], saved["dealt"]) == (1, 0, [])
+    assert len(read) == len(set(read)) == 2100
+
+
+def test_the_epoch_after_one_that_was_dealt_out_anew_is_as_ever(trainset: Exported) -> None:
+    resumed = _feed(trainset, size=3)
+    resumed.load_state_dict(_feed(trainset).state_dict() | {"step": 3})
+    assert resumed.state_dict()["dealt"] == [[16, 3]]
+    _assert_equal(list(resumed.epoch(1)), list(_feed(trainset, size=3).epoch(1)))
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 12])
@@ -247,7 +281,7 @@ def test_every_block_comes_through_petastorm_and_its_sharding(
         assert reader.blocks in (32, 33)
 
 
-class LateVentilationPool(ThreadPool):  # type: ignore[misc]
+class LateVentilationPool(WatchedPool):
     """Hands all pieces out between the pool's look for work in flight and its look for more to come."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -267,7 +301,7 @@ class LateVentilationPool(ThreadPool):  # type: ignore[misc]
 
 def test_pieces_handed_out_at_the_last_moment_are_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     described = write_trainset(tmp_path, rows=256, group_rows=16)
-    monkeypatch.setattr(block_reader, "ThreadPool", LateVentilationPool)
+    monkeypatch.setattr(block_reader, "WatchedPool", LateVentilationPool)
     read = [batch.row_id for batch in _feed((described, tmp_path), batch_size=32, threads=4).epoch(0)]
     assert len(torch.cat(read)) == 256
 
@@ -280,15 +314,101 @@ def test_a_resumed_epoch_reads_only_the_row_groups_that_are_left(
     assert counting[0].blocks <= 2 * 16
 
 
-def test_no_thread_outlives_an_epoch(trainset: Exported) -> None:
-    before = set(threading.enumerate())
-    list(_feed(trainset, threads=4).epoch(0))
-    assert set(threading.enumerate()) <= before
-    batches = _feed(trainset, threads=4).epoch(0)
+def _left_over() -> tuple[set[threading.Thread], int, int]:
+    """Threads, open files, processes begun here."""
+    process = psutil.Process()
+    return set(threading.enumerate()), process.num_fds(), len(process.children(recursive=True))
+
+
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_nothing_outlives_an_epoch(trainset: Exported, prefetch: int) -> None:
+    list(_feed(trainset).epoch(0))  # what libraries open once and keep
+    before = _left_over()
+    list(_feed(trainset, threads=4, prefetch=prefetch).epoch(0))
+    assert _left_over() == before
+    batches = _feed(trainset, threads=4, prefetch=prefetch).epoch(0)
     next(batches)
-    assert set(threading.enumerate()) > before
+    assert _left_over()[0] > before[0]
     batches.close()
-    assert set(threading.enumerate()) <= before
+    assert _left_over() == before
+    evaluated = _feed(trainset, threads=4, prefetch=prefetch).evaluation()
+    next(evaluated)
+    del evaluated  # a loop that an error ends does not close its feed: it lets it go
+    assert _left_over() == before
+
+
+def test_a_feed_that_is_closed_before_its_first_batch_has_begun_nothing(trainset: Exported) -> None:
+    before = _left_over()
+    _feed(trainset).epoch(0).close()
+    assert _left_over() == before
+
+
+@pytest.mark.parametrize("prefetch", [0, 1, 5])
+def test_batches_made_ahead_are_the_same_in_the_same_order(trainset: Exported, prefetch: int) -> None:
+    _assert_equal(list(_feed(trainset, prefetch=prefetch).epoch(1)), _oracle(trainset, 0, 1, epoch=1))
+
+
+class CountedArrays:
+    """How many blocks are in memory: each has one array of row ids, which lives as long as any part of it does."""
+
+    def __init__(self) -> None:
+        self.now, self.most = 0, 0
+        self._lock = threading.Lock()
+
+    def pack(self, *arguments: Any) -> dict[str, Any]:
+        parts = pack(*arguments)
+        with self._lock:
+            self.now += 1
+            self.most = max(self.most, self.now)
+        weakref.finalize(parts["row_id"], self._gone)
+        return parts
+
+    def _gone(self) -> None:
+        with self._lock:
+            self.now -= 1
+
+
+@pytest.mark.parametrize(("size", "row_groups"), [(1, 16), (1, 19), (2, 8), (4, None)])
+def test_no_more_row_groups_are_in_memory_than_conf_allows(
+    trainset: Exported, monkeypatch: pytest.MonkeyPatch, size: int, row_groups: int | None
+) -> None:
+    counted = CountedArrays()
+    monkeypatch.setattr(block_reader, "pack", counted.pack)
+    batches = list(_feed(trainset, 0, size, row_groups=row_groups, threads=3).epoch(1))
+    _assert_equal(batches, _oracle(trainset, 0, size, epoch=1))
+    assert counted.most == (row_groups or 16 // size + 4 * 3)
+    assert counted.now == 0
+
+
+def test_unequal_row_groups_are_not_held_for_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One stream of large row groups beside one of many small ones: still one of each is held."""
+    counted = CountedArrays()
+    monkeypatch.setattr(block_reader, "pack", counted.pack)
+    described = write_trainset(tmp_path, rows=600, shards=2, group_rows=[90, 10] * 6, files=2)
+    read = [batch.row_id for batch in _feed((described, tmp_path), batch_size=20, row_groups=2).epoch(0)]
+    assert len(torch.cat(read)) == 120
+    assert counted.most == 2
+
+
+def test_too_little_room_for_row_groups_is_refused(trainset: Exported) -> None:
+    with pytest.raises(ConfError, match=r"feed_row_groups=7: rank 1 of 2 reads from 8 row groups at once. Set it to 8"):
+        next(_feed(trainset, 1, 2, row_groups=7).epoch(0))
+    assert len(list(_feed(trainset, 1, 2, row_groups=1, split="valid").evaluation())) > 1
+
+
+def test_memory_stays_flat_over_fifty_epochs(trainset: Exported) -> None:
+    """What an epoch reads is 0.4 MB: half of it kept would be 9 MB after 45 epochs."""
+
+    def resident() -> int:
+        gc.collect()
+        return int(psutil.Process().memory_info().rss)
+
+    feed, seen = _feed(trainset), []
+    for epoch in range(50):
+        for _ in feed.epoch(epoch):
+            pass
+        seen.append(resident())
+    assert max(seen[5:]) - seen[4] < 5e6
 
 
 def test_a_store_that_is_no_local_disk(trainset: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -326,6 +446,8 @@ def _error(trainset: Exported) -> str:
     before = set(threading.enumerate())
     with pytest.raises(DataError) as caught:
         list(_feed(trainset, batch_size=16).epoch(0))
+    for thread in set(threading.enumerate()) - before:
+        thread.join(30)
     assert set(threading.enumerate()) <= before
     return str(caught.value)
 
@@ -353,6 +475,68 @@ def test_a_row_group_of_another_size_than_the_manifest_says(broken: Exported) ->
     _rewrite(path, lambda group: group.slice(0, 15))
     assert "train/part-00002.parquet, row group" in (message := _error(broken))
     assert "15 rows, the manifest says 16" in message
+
+
+def test_a_truncated_file_is_named_with_its_row_groups(broken: Exported) -> None:
+    path = broken[1] / "train/part-00002.parquet"
+    path.write_bytes(path.read_bytes()[:-300])
+    message = _error(broken)
+    assert "files unreadable" in message
+    assert "train/part-00002.parquet, row groups 0 to 3 (" in message
+
+
+def test_a_file_that_is_cut_off_while_it_is_read(tmp_path: Path) -> None:
+    described = write_trainset(tmp_path, rows=1024, group_rows=16)
+    batches = _feed((described, tmp_path), batch_size=16, row_groups=16).epoch(0)
+    next(batches)
+    for path in (tmp_path / "train").iterdir():
+        os.truncate(path, 1000)
+    with pytest.raises(DataError, match=r"train/part-0000\d.parquet, row group \d: unreadable"):
+        list(batches)
+
+
+@pytest.mark.parametrize("error", [MemoryError("no room"), KeyError("x")])
+def test_any_other_error_of_a_reader_says_where_it_was(
+    broken: Exported, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(block_reader, "pack", fail)
+    with pytest.raises(type(error)) as caught:
+        next(_feed(broken).epoch(0))
+    assert any("while reading train/part-0000" in note for note in caught.value.__notes__)
+
+
+def _die(*_: Any, **__: Any) -> None:
+    raise SystemExit("a thread ends without a word")
+
+
+_DIES = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+
+
+@_DIES
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_reader_thread_that_dies_ends_the_feed(
+    trainset: Exported, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    before = set(threading.enumerate())
+    process = BlockWorker.process
+
+    def dying(self: BlockWorker, piece_index: int, **ventilated: Any) -> None:
+        _die() if piece_index == 40 else process(self, piece_index, **ventilated)
+
+    monkeypatch.setattr(BlockWorker, "process", dying)
+    with pytest.raises(LimelightError, match=f"of {threads} that read has died"):
+        list(_feed(trainset, threads=threads).epoch(0))
+    assert set(threading.enumerate()) <= before
+
+
+@_DIES
+def test_the_thread_that_hands_out_may_die_too(trainset: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ConcurrentVentilator, "_ventilate", _die)
+    with pytest.raises(LimelightError, match="the thread that hands row groups out has died"):
+        list(_feed(trainset).epoch(0))
 
 
 def test_data_pages_that_are_damaged(broken: Exported) -> None:
@@ -403,3 +587,5 @@ def test_an_unknown_split_and_no_threads_are_refused(trainset: Exported) -> None
         _feed((without_gate, trainset[1]), split="gate")
     with pytest.raises(ConfError, match=r"feed\.threads=0"):
         _feed(trainset, threads=0)
+    with pytest.raises(ConfError, match=r"feed\.prefetch=-1"):
+        _feed(trainset, prefetch=-1)

@@ -11,7 +11,18 @@ from hypothesis import strategies as st
 
 from features.errors import ConfError, DataError
 from features.manifest import DataFile
-from training.feed_plan import EpochPlan, RowGroup, Slice, list_row_groups, plan_epoch, plan_evaluation
+from training.feed_plan import (
+    Dealt,
+    EpochPlan,
+    Plan,
+    RowGroup,
+    Slice,
+    dealt_until,
+    list_row_groups,
+    plan_epoch,
+    plan_evaluation,
+)
+from training.streams import most_held
 from training.world import World
 
 Row = tuple[int, int]  # (row group, place in it)
@@ -31,7 +42,9 @@ def _groups(sizes: Sequence[int]) -> tuple[RowGroup, ...]:
     return list_row_groups(files)
 
 
-def _plans(sizes: Sequence[int], shards: int, batch: int, world_size: int, epoch: int = 0) -> list[EpochPlan]:
+def _plans(
+    sizes: Sequence[int], shards: int, batch: int, world_size: int, epoch: int = 0, dealt: Dealt = ()
+) -> list[EpochPlan]:
     """The plan of every rank; skips examples too small for one step."""
     try:
         return [
@@ -42,6 +55,7 @@ def _plans(sizes: Sequence[int], shards: int, batch: int, world_size: int, epoch
                 world=World(rank=rank, size=world_size),
                 seed=5,
                 epoch=epoch,
+                dealt=dealt,
             )
             for rank in range(world_size)
         ]
@@ -115,8 +129,83 @@ def test_resuming_reads_exactly_what_was_left(
         step = data.draw(st.integers(0, plan.steps))
         rest = plan.from_step(step)
         assert _steps(rest) == _steps(plan)[step:]
-        assert {group for rows in _steps(rest) for group, _ in rows} <= set(rest.reads.values())
-        assert rest.reads.items() <= plan.reads.items()
+        assert {group for rows in _steps(rest) for group, _ in rows} == set(rest.reads.values())
+        assert set(rest.reads.values()) <= set(plan.reads.values())
+
+
+@given(
+    data=st.data(),
+    sizes=group_sizes,
+    shards=shard_counts,
+    batch=batch_sizes,
+    world_sizes=st.lists(world_sizes, min_size=2, max_size=4),
+)
+@settings(max_examples=60, deadline=None)
+def test_rows_left_are_read_once_by_whatever_worlds_take_the_epoch_over(
+    data: st.DataObject, sizes: list[int], shards: int, batch: int, world_sizes: list[int]
+) -> None:
+    """Each world reads some steps, and the next one goes on where the streams that it has are others."""
+    dealt: Dealt = ()
+    first, read = 0, Counter[Row]()
+    for place, world_size in enumerate(world_sizes):
+        plans = [plan.from_step(first) for plan in _plans(sizes, shards, batch, world_size, dealt=dealt)]
+        steps, streams = plans[0].steps, len(plans[0].streams)
+        until = steps if place + 1 == len(world_sizes) else data.draw(st.integers(first, steps - 1))
+        for step in range(first, until):
+            rows = [row for plan in plans for row in _rows(plan.slices(step))]
+            assert len(rows) == batch
+            read.update(rows)
+        following = world_sizes[min(place + 1, len(world_sizes) - 1)]
+        if len(_plans(sizes, shards, batch, following)[0].streams) != streams:
+            dealt = dealt_until(dealt, streams, until)
+        first = until
+    assert set(read.values()) == {1}
+    assert len(read) + plans[0].dropped == sum(sizes)
+    assert not dealt or plans[0].dropped < batch
+
+
+def test_a_deal_cuts_the_rows_left_evenly_and_never_changes_between_versions() -> None:
+    plan = _plans([10] * 8, 4, 8, 3, dealt=((4, 3),))[0]
+    assert [stream.rows for stream in plan.streams] == [19, 19, 18]
+    assert (plan.steps, plan.dropped) == (10, 0)
+    assert [stream.order for stream in plan.streams] == [(1, 0), (0, 3, 7, 5), (4, 6, 2)]
+    assert [stream.starts for stream in plan.streams] == [(0, 0), (9, 0, 6, 6), (6, 0, 6)]
+
+
+@given(
+    data=st.data(),
+    sizes=group_sizes,
+    shards=shard_counts,
+    batch=batch_sizes,
+    world_size=world_sizes,
+    dealt=st.booleans(),
+)
+@settings(max_examples=50, deadline=None)
+def test_row_groups_arrive_in_the_order_in_which_they_are_wanted(
+    data: st.DataObject, sizes: list[int], shards: int, batch: int, world_size: int, dealt: bool
+) -> None:
+    """Petastorm hands pieces out in ascending order; a naive consumer counts what it has begun and not finished."""
+    groups = _groups(sizes)
+    earlier = ((1, 1),) if dealt and sum(sizes) >= 2 * batch and len(sizes) > 1 else ()
+    plans = _plans(sizes, shards, batch, world_size, dealt=earlier)
+    judged = [plan_evaluation(groups, batch_size=batch, world=plan.world) for plan in plans]
+    resumed = [plan.from_step(data.draw(st.integers(plan.dealt_at, plan.steps))) for plan in plans]
+    every: list[Plan] = [*resumed, *judged]
+    for plan in every:
+        taken = [part for step in range(plan.first_step, plan.steps) for part in plan.slices(step)]
+        wanted = list(dict.fromkeys(part.row_group for part in taken))
+        assert list(plan.reads.values()) == wanted
+        assert list(plan.reads) == sorted(plan.reads)
+        assert {need.row_group: need.rows for need in plan.needs} == {
+            number: sum(part.rows for part in taken if part.row_group == number) for number in wanted
+        }
+        last = {part.row_group: place for place, part in enumerate(taken)}
+        held, most = set[int](), 0
+        for place, part in enumerate(taken):
+            held.add(part.row_group)
+            most = max(most, len(held))
+            held -= {number for number in held if last[number] == place}
+        assert most_held(plan.needs) == most
 
 
 def test_a_resumed_plan_does_not_read_what_was_read() -> None:
@@ -154,7 +243,7 @@ def test_evaluation_reads_every_row_once_in_equal_steps(sizes: list[int], batch:
     assert sorted(read) == [(group.index, place) for group in groups for place in range(group.rows)]
     for plan in plans:
         assert all(len(_rows(plan.slices(step))) <= plan.batch_size for step in range(plan.steps))
-        assert all(piece % world_size == plan.world.rank for piece in plan.reads)
+        assert not plan.sharded or all(piece % world_size == plan.world.rank for piece in plan.reads)
 
 
 def test_fewer_rows_than_ranks_in_a_batch_is_refused() -> None:

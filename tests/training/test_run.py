@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -19,11 +22,13 @@ from sklearn.metrics import roc_auc_score
 from features import manifest as m
 from features.errors import ConfError, DataError
 from tests.training.launch import run_ranks
+from tests.training.thread_ranks import on_ranks
 from tests.training.trainset_factory import write_trainset
 from training import checkpoint
 from training.batch import Batch
 from training.config import TrainConf
 from training.feed import Feed
+from training.judgement import Record
 from training.run import INTERRUPTED_EXIT_CODE, TrainResult, load_model, train
 from training.step import Learner, StepLosses
 from training.world import World
@@ -160,6 +165,59 @@ def test_a_crash_resumes_from_the_last_checkpoint_of_its_steps(
     assert contents(cut) == contents(whole)
 
 
+class Steps:
+    """What the ranks of a training learn from, step by step; all ranks crash in their n-th step if one is named."""
+
+    def __init__(self) -> None:
+        self.crash_at: int | None = None
+        self.taken: dict[int, list[tuple[list[int], StepLosses]]] = defaultdict(list)
+
+    def learn(self, learner: Learner, batch: Batch, flag: bool = False) -> StepLosses:
+        own = self.taken[learner.exchange.world.rank]
+        if len(own) == self.crash_at:
+            raise OSError("the cluster is gone")
+        losses = _LEARN(learner, batch, flag)
+        own.append((batch.row_id.tolist(), losses))
+        return losses
+
+    def forget_from(self, step: int) -> None:
+        """Steps behind the last checkpoint."""
+        for own in self.taken.values():
+            del own[step:]
+
+    def rows(self, steps: int) -> list[int]:
+        return [row for own in self.taken.values() for rows, _ in own[:steps] for row in rows]
+
+    def losses(self, steps: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Sums and weights [T] of all ranks' rows."""
+        own = [losses.sums.double() for taken in self.taken.values() for _, losses in taken[:steps]]
+        return torch.stack(own).sum(0), torch.stack([losses.weights for _, losses in self.taken[0][:steps]]).sum(0)
+
+
+_LEARN = Learner.step
+
+
+def test_other_ranks_take_a_checkpoint_over_and_learn_each_row_left_once(
+    trainset_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two ranks save after 5 of 16 steps and crash; three, which have other streams, read what is left."""
+    conf, first, then = conf_of("mmoe", checkpoint={"every_steps": 5, "keep": 1}), Steps(), Steps()
+    first.crash_at = 7
+    monkeypatch.setattr(Learner, "step", lambda *given, **named: first.learn(*given, **named))
+    with pytest.raises(OSError, match="the cluster is gone"):
+        on_ranks(2, lambda exchange: run(conf, trainset_url, tmp_path, exchange=exchange))
+    first.forget_from(5)
+    monkeypatch.setattr(Learner, "step", lambda *given, **named: then.learn(*given, **named))
+    results = on_ranks(3, lambda exchange: run(conf, trainset_url, tmp_path, exchange=exchange, resume=True))
+    assert results[0] == results[2]
+    rows = first.rows(5) + then.rows(11)
+    assert len(rows) == len(set(rows)) == ROWS
+    sums, weights = (before + after for before, after in zip(first.losses(5), then.losses(11), strict=True))
+    told = train_losses(tmp_path)[0]
+    assert list(told.values()) == pytest.approx((sums / weights).tolist(), rel=1e-9)
+    assert results[0].steps == 16 + len(then.taken[0]) - 11 > 16
+
+
 def test_resuming_what_is_complete_or_was_never_begun(trainset_url: str, tmp_path: Path) -> None:
     first = run(conf_of(epochs=1), trainset_url, tmp_path, resume=True)
     before = (tmp_path / "model.safetensors").stat().st_mtime_ns
@@ -174,6 +232,20 @@ def test_a_checkpoint_of_another_model_is_refused(
         run(conf_of(), trainset_url, tmp_path)
     with pytest.raises(ConfError, match="another model or optimiser"):
         run(conf_of(model={"hidden": [7]}), trainset_url, tmp_path, resume=True)
+
+
+def test_memory_stays_flat_over_fifty_epochs(trainset_url: str, tmp_path: Path) -> None:
+    """Feed, steps, evaluation and checkpoints. A batch is 0.25 MB: one kept per epoch would be 10 MB."""
+
+    def look(_: Record) -> bool:
+        gc.collect()
+        resident.append(psutil.Process().memory_info().rss)
+        return False
+
+    resident: list[int] = []
+    run(conf_of(batch_size=1024, epochs=50, early_stopping={"patience": 99}), trainset_url, tmp_path, gives_up=look)
+    assert len(resident) == 50
+    assert max(resident[10:]) - resident[9] < 6e6
 
 
 def test_the_best_epoch_is_what_is_kept(trainset_url: str, tmp_path: Path) -> None:

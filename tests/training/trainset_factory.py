@@ -7,6 +7,7 @@ rows from the same taste. So an id model, a sequence model and a dense model all
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +54,7 @@ def write_trainset(
     gate_rows: int = 701,
     seed: int = 0,
     shards: int = 16,
-    group_rows: int = 64,
+    group_rows: int | Sequence[int] = 64,
     files: int = 4,
     tasks: Sequence[m.Task] = DEFAULT_TASKS,
     sizes: Sizes | None = None,
@@ -64,7 +65,8 @@ def write_trainset(
     Args:
         rows, valid_rows, gate_rows: rows of each split; the last row group takes the remainder.
         shards: S, the logical shards of the manifest.
-        group_rows: rows of a row group; `files` share the row groups of a split in contiguous runs.
+        group_rows: rows of a row group, or of one after the other, repeated; `files` share the row groups of a split
+            in contiguous runs.
         tasks: the parents must come before their children.
         weights: give judged rows unequal weights instead of 1.
     """
@@ -165,12 +167,14 @@ def _write_split(
     day: str,
     columns: Columns,
     *,
-    group_rows: int,
+    group_rows: int | Sequence[int],
     files: int,
     tasks: Sequence[m.Task],
 ) -> m.Split:
     rows = len(columns[m.ROW_ID_COLUMN])
-    groups = [range(start, min(start + group_rows, rows)) for start in range(0, rows, group_rows)]
+    sizes = itertools.cycle([group_rows] if isinstance(group_rows, int) else group_rows)
+    ends = itertools.takewhile(lambda end: end < rows, itertools.accumulate(sizes))
+    groups = [range(start, end) for start, end in itertools.pairwise([0, *ends, rows])]
     listed = []
     for number, members in enumerate(np.array_split(np.arange(len(groups)), min(files, len(groups)))):
         path = f"{name}/part-{number:05d}.parquet"
