@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import resource
 import statistics
 import time
 import warnings
@@ -16,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -81,26 +81,57 @@ def timed_pass(batches: Iterable[Batch]) -> Delivered:
         rows += len(batch)
         row_ids += int(batch.row_id.sum())
     seconds = time.perf_counter() - started
-    # Linux counts kilobytes
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / BYTES_PER_MB
-    return Delivered(rows=rows, row_ids=row_ids, seconds=seconds, peak_mb=peak)
+    return Delivered(rows=rows, row_ids=row_ids, seconds=seconds, peak_mb=_peak_mb())
 
 
-def checked_pass(batches: Iterable[Batch]) -> tuple[Checksum, Tensor]:
-    """The checksum of all batches, and their row ids [n]."""
-    total, row_ids = Checksum(), [torch.empty(0, dtype=torch.int64)]
+def _peak_mb() -> float:
+    """The most that this process has held; `getrusage` would count its parent's, too, as it was when it started it."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    kilobytes = next(line.split()[1] for line in status if line.startswith("VmHWM"))
+    return int(kilobytes) * 1024 / BYTES_PER_MB
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """What an arm gives, looked at value by value.
+
+    Attributes:
+        whole: checksum of all rows of its source.
+        dropped: rows behind the last full batch, which it does not deliver.
+        row_ids: sum of those that it delivers.
+    """
+
+    whole: Checksum
+    dropped: int
+    row_ids: int
+
+
+def checked_pass(batches: Iterable[Batch], source: Source) -> Checked:
+    """Hold what an arm delivers against the rows that bare Arrow finds in the same files.
+
+    Raises:
+        ValueError: values differ, or a row came twice.
+    """
+    given, ids = Checksum(), [torch.empty(0, dtype=torch.int64)]
     for batch in batches:
-        total = total + Checksum.of(batch)
-        row_ids.append(batch.row_id)
-    return total, torch.cat(row_ids)
+        given = given + Checksum.of(batch)
+        ids.append(batch.row_id)
+    delivered = torch.cat(ids).sort().values
+    whole, absent = Checksum(), Checksum()
+    for batch in bare_arrow(source, 0):
+        whole = whole + Checksum.of(batch)
+        absent = absent + Checksum.of(batch, ~_among(batch.row_id, delivered))
+    if given + absent != whole:
+        raise ValueError(f"{given.rows} rows of other values than the {whole.rows - absent.rows} of the files")
+    return Checked(whole=whole, dropped=absent.rows, row_ids=int(delivered.sum()))
 
 
-def checksum_without(batches: Iterable[Batch], row_ids: Tensor) -> Checksum:
-    """Of the rows whose ids are not among `row_ids`."""
-    total = Checksum()
-    for batch in batches:
-        total = total + Checksum.of(batch, ~torch.isin(batch.row_id, row_ids))
-    return total
+def _among(row_ids: Tensor, ascending: Tensor) -> Tensor:
+    """[n] whether each is one of those."""
+    if not len(ascending):
+        return torch.zeros_like(row_ids, dtype=torch.bool)
+    places = torch.searchsorted(ascending, row_ids).clamp(max=len(ascending) - 1)
+    return ascending[places] == row_ids
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,16 +140,16 @@ class Reading:
 
     Attributes:
         rows: of its source.
-        ask: pass 0 is checked, all others are timed; see `answer`.
+        ask: for a pass by its number; see `answer`.
     """
 
     rows: int
     ask: Callable[[int], Any]
 
 
-def answer(read: ReadPass, source: Source, number: int) -> Any:
-    """A pass: `Delivered`; or for number 0 the checksum of all rows, rows that were dropped, sum of the row ids."""
-    return timed_pass(read(source, number)) if number else _checked(read(source, 0), source)
+def answer(read: ReadPass, source: Source, number: int) -> Checked | Delivered:
+    """Pass 0 is checked, all others are timed."""
+    return timed_pass(read(source, number)) if number else checked_pass(read(source, 0), source)
 
 
 @contextmanager
@@ -162,17 +193,6 @@ def _serve(line: Connection, name: str, source: Source, files_by_row: int | None
             raise
 
 
-def _checked(batches: Iterable[Batch], source: Source) -> tuple[Checksum, int, int]:
-    """Checksum of all rows of the source, rows that the arm dropped, sum of the delivered row ids.
-
-    What an arm drops is added from bare Arrow, so that arms that drop can be compared with those that do not.
-    """
-    given, row_ids = checked_pass(batches)
-    dropped = source.rows - given.rows
-    rest = checksum_without(bare_arrow(source, 0), row_ids) if dropped else Checksum()
-    return given + rest, dropped, int(row_ids.sum())
-
-
 def own_cores() -> list[int]:
     """Cores that this process may use."""
     return sorted(os.sched_getaffinity(0))
@@ -192,11 +212,13 @@ class Passes:
 
     Attributes:
         rows: of one pass; dropped: rows behind the last full batch, not among them.
+        row_ids: sum of those of a pass.
         peak_mb: of the whole process, the interpreter and its libraries among it.
     """
 
     rows: int
     dropped: int
+    row_ids: int
     seconds: list[float] = field(default_factory=list)
     loads: list[float] = field(default_factory=list)
     peak_mb: float = 0.0
@@ -205,6 +227,18 @@ class Passes:
     def rates(self) -> list[float]:
         """Rows per second of each pass."""
         return [self.rows / seconds for seconds in self.seconds]
+
+    def add(self, seen: Delivered) -> None:
+        """Count a pass in.
+
+        Raises:
+            ValueError: it delivered other rows than the first one. (A shuffled epoch may drop others.)
+        """
+        if seen.rows != self.rows or (seen.row_ids != self.row_ids and not self.dropped):
+            raise ValueError(f"{seen.rows} rows with ids of sum {seen.row_ids}, not {self.rows} and {self.row_ids}")
+        self.seconds.append(seen.seconds)
+        self.loads.append(os.getloadavg()[0])
+        self.peak_mb = max(self.peak_mb, seen.peak_mb)
 
     def summary(self) -> dict[str, Any]:
         """For the JSON: rows per second, median, range and every pass; load of the machine (1 minute) after each."""
@@ -229,42 +263,28 @@ def interleaved(
     """
     names = list(readings)
     checked = {name: _first(name, readings[name], done) for name in names}
-    require_equal({name: (readings[name].rows, checksum) for name, (checksum, _, _) in checked.items()})
+    require_equal({name: one.whole for name, one in checked.items()})
     passes = {
-        name: Passes(rows=readings[name].rows - dropped, dropped=dropped) for name, (_, dropped, _) in checked.items()
+        name: Passes(rows=one.whole.rows - one.dropped, dropped=one.dropped, row_ids=one.row_ids)
+        for name, one in checked.items()
     }
     for number in range(1, repeats + 1):
         turn = number % len(names)
         for name in (*names[turn:], *names[:turn]):
-            add(passes[name], readings[name].ask(number), checked[name][2], name)
+            passes[name].add(readings[name].ask(number))
             done(name, f"{passes[name].rates[-1]:,.0f} rows/s")
     return passes
 
 
-def _first(name: str, reading: Reading, done: Callable[[str, str], None]) -> tuple[Checksum, int, int]:
-    answer: tuple[Checksum, int, int] = reading.ask(0)
+def _first(name: str, reading: Reading, done: Callable[[str, str], None]) -> Checked:
+    checked: Checked = reading.ask(0)
     done(name, "checked")
-    return answer
+    return checked
 
 
-def add(passes: Passes, seen: Delivered, row_ids: int, name: str) -> None:
-    """Count a pass in.
-
-    Raises:
-        ValueError: it delivered other rows than the first pass, whose ids came to `row_ids`.
-    """
-    # A shuffled epoch drops other rows than the first one did.
-    if seen.rows != passes.rows or (seen.row_ids != row_ids and not passes.dropped):
-        raise ValueError(f"{name}: {seen.rows} rows with ids of sum {seen.row_ids}, not {passes.rows} and {row_ids}")
-    passes.seconds.append(seen.seconds)
-    passes.loads.append(os.getloadavg()[0])
-    passes.peak_mb = max(passes.peak_mb, seen.peak_mb)
-
-
-def require_equal(checked: Mapping[str, tuple[int, Checksum]]) -> None:
+def require_equal(checked: Mapping[str, Checksum]) -> None:
     """Raises ValueError when arms that read equally many rows have different checksums."""
-    for rows in {rows for rows, _ in checked.values()}:
-        alike = {name: checksum for name, (count, checksum) in checked.items() if count == rows}
-        if len(set(alike.values())) > 1:
-            shown = {name: (checksum.rows, checksum.sums[:3]) for name, checksum in alike.items()}
-            raise ValueError(f"arms delivered other rows: {shown} and more")
+    for rows in {checksum.rows for checksum in checked.values()}:
+        alike = {name: checksum.sums[:3] for name, checksum in checked.items() if checksum.rows == rows}
+        if len({checked[name] for name in alike}) > 1:
+            raise ValueError(f"arms delivered other rows: checksums begin with {alike}")

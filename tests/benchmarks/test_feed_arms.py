@@ -12,7 +12,7 @@ import torch
 from benchmarks import feed_arms, feed_passes
 from benchmarks.feed_arms import ARROW, BY_ROW, OURS, Source, arms
 from benchmarks.feed_data import Shape, write_rows
-from benchmarks.feed_passes import Checksum, Delivered, Passes, Reading, checked_pass, checksum_without, require_equal
+from benchmarks.feed_passes import Checked, Checksum, Delivered, Passes, Reading, checked_pass, require_equal
 from training.batch import Batch
 
 # Petastorm 0.13 is written against pyarrow's deprecated ParquetDataset, and says so from its threads.
@@ -37,18 +37,24 @@ def layout(batch: Batch) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
 
 
 def test_all_arms_deliver_the_same_rows_in_the_same_matrices(source: Source) -> None:
-    seen: dict[str, Checksum] = {}
+    seen: dict[str, Checked] = {}
     layouts = []
     for name, (read, own) in arms(source, files_by_row=None).items():
         batches = list(read(own, 0))
         layouts.append(layout(batches[0]))
-        given, row_ids = checked_pass(batches)
-        assert given.rows == len(set(row_ids.tolist()))
-        assert given.rows == 700 or name == OURS
-        seen[name] = given + checksum_without(feed_arms.bare_arrow(own, 0), row_ids)
+        seen[name] = checked_pass(batches, own)
+        assert seen[name].dropped == 0 or name == OURS
     assert layouts[1:] == layouts[:-1]
-    assert set(seen.values()) == {seen[ARROW]}
-    assert seen[ARROW].rows == 700
+    assert {one.whole for one in seen.values()} == {seen[ARROW].whole}
+    assert seen[ARROW].whole.rows == 700
+
+
+def test_rows_that_came_twice_or_with_other_values_are_noticed(source: Source) -> None:
+    batches = list(feed_arms.bare_arrow(source, 0))
+    for other in ([batches[1], *batches[1:]], [replace(batches[0], ids=batches[0].ids + 1), *batches[1:]]):
+        with pytest.raises(ValueError, match="rows of other values"):
+            checked_pass(other, source)
+    assert checked_pass(batches[1:], source).dropped == len(batches[0])
 
 
 def test_an_arm_may_be_given_fewer_files(source: Source) -> None:
@@ -92,8 +98,8 @@ def test_a_checksum_knows_no_order_and_notices_values_that_moved() -> None:
     assert Checksum.of(changed(made, "ids", ids.flip(1))) != whole
     assert Checksum.of(changed(made, "dense", ids.float() + torch.eye(12, 2) * 1e-3)) != whole
     with pytest.raises(ValueError, match="arms delivered other rows"):
-        require_equal({"a": (12, whole), "b": (12, Checksum.of(made.rows(0, 11)))})
-    require_equal({"a": (12, whole), "b": (11, Checksum.of(made.rows(0, 11)))})
+        require_equal({"a": whole, "b": Checksum.of(changed(made, "ids", ids + 1))})
+    require_equal({"a": whole, "b": Checksum.of(made.rows(0, 11))})
 
 
 def test_passes_are_interleaved(source: Source) -> None:
@@ -119,9 +125,9 @@ def test_an_arm_answers_from_a_process_of_its_own(source: Source) -> None:
 
 
 def test_a_pass_with_other_rows_than_the_first_is_an_error() -> None:
-    passes = Passes(rows=10, dropped=0)
-    feed_passes.add(passes, Delivered(rows=10, row_ids=45, seconds=0.5, peak_mb=1.0), 45, "arm")
+    passes = Passes(rows=10, dropped=0, row_ids=45)
+    passes.add(Delivered(rows=10, row_ids=45, seconds=0.5, peak_mb=1.0))
     assert passes.rates == [20.0]
     for rows, row_ids in ((9, 45), (10, 44)):
-        with pytest.raises(ValueError, match="arm: "):
-            feed_passes.add(passes, Delivered(rows=rows, row_ids=row_ids, seconds=1.0, peak_mb=1.0), 45, "arm")
+        with pytest.raises(ValueError, match="not 10 and 45"):
+            passes.add(Delivered(rows=rows, row_ids=row_ids, seconds=1.0, peak_mb=1.0))

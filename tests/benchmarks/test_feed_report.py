@@ -14,7 +14,8 @@ from benchmarks.feed_report import READ, TARGETS, TRAINED, ratios, show
 
 
 def arm(rows: int, *seconds: float) -> dict[str, Any]:
-    return Passes(rows=rows, dropped=0, seconds=list(seconds), loads=[0.5] * len(seconds), peak_mb=100.0).summary()
+    loads = [0.5] * len(seconds)
+    return Passes(rows=rows, dropped=0, row_ids=0, seconds=list(seconds), loads=loads, peak_mb=100.0).summary()
 
 
 def trained(*seconds: float) -> dict[str, Any]:
