@@ -1,9 +1,8 @@
 """Petastorm's Reader, made to hand out whole row groups as packed, shuffled blocks.
 
 Petastorm gives the sharding, the pool of threads and the pass over the row groups. A `BlockWorker` reads one
-row group of a file that stays open, packs its columns into few matrices and publishes them under the row group's
-number.
-Petastorm hands out its pieces in file order; the worker reads the row group that the plan put in a piece's
+row group, of a file that stays open, packs its columns into few matrices and publishes them under the row group's
+number. Petastorm hands out its pieces in file order; the worker reads the row group that the plan put in a piece's
 place, and publishes nothing for a piece that the plan does not need. So row groups arrive in the order in which
 they are wanted, and what is held is what was begun, and what waits in `training.reader_pool`'s window.
 """
