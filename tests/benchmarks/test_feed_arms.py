@@ -15,8 +15,14 @@ from benchmarks.feed_data import Shape, write_rows
 from benchmarks.feed_passes import Checked, Checksum, Delivered, Passes, Reading, checked_pass, require_equal
 from training.batch import Batch
 
-# Petastorm 0.13 is written against pyarrow's deprecated ParquetDataset, and says so from its threads.
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
+# Petastorm 0.13 is written against pyarrow's deprecated ParquetDataset, gives torch arrays that may not be written to,
+# and leaves its files to the garbage collector.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore:The given NumPy array is not writable:UserWarning"),
+    pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 SHAPES = (
     Shape(name="lists", rows=700, ids=3, lists=2, length=4, keys=30),
