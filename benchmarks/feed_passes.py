@@ -177,7 +177,7 @@ def reading_elsewhere(name: str, source: Source, files_by_row: int | None, cores
 
 def _serve(line: Connection, name: str, source: Source, files_by_row: int | None, cores: Sequence[int]) -> None:
     """Answer until the line is closed."""
-    # Petastorm 0.13 is written against pyarrow's deprecated ParquetDataset, and gives torch arrays not to be written to.
+    # Petastorm 0.13 is written against pyarrow's deprecated ParquetDataset, and gives torch read-only arrays.
     for category in (FutureWarning, UserWarning):
         warnings.filterwarnings("ignore", category=category, module="petastorm")
     pin(cores)
