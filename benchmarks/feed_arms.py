@@ -240,6 +240,7 @@ def same_shuffle(source: Source) -> int:
 
 SMALL_QUEUE = 8192
 OURS, ARROW, BATCHED, BATCHED_SMALL, BY_ROW = "feed", "arrow", "batched", "batched small", "by row"
+OF_PETASTORM = (BATCHED, BATCHED_SMALL, BY_ROW)
 
 
 def arms(source: Source, files_by_row: int | None) -> dict[str, tuple[ReadPass, Source]]:

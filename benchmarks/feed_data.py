@@ -153,7 +153,8 @@ class _Draws:
         tail = (len(keys) + 1) ** (1 - ZIPF)
         ranks = (1 - self.rng.random(count) * (1 - tail)) ** (1 / (1 - ZIPF))
         places = np.minimum(ranks.astype(np.int64), len(keys)) - 1
-        return (keys[places] + m.FIRST_KEY_ID).astype(np.int32)
+        drawn: Array = (keys[places] + m.FIRST_KEY_ID).astype(np.int32)
+        return drawn
 
 
 def _table(shape: Shape, draws: _Draws, row_ids: Array) -> pa.Table:

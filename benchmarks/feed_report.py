@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.fed_training import FED, RESIDENT
-from benchmarks.feed_arms import ARROW, BATCHED, BY_ROW, OURS
+from benchmarks.feed_arms import ARROW, BATCHED, BATCHED_SMALL, BY_ROW, OURS
 
 TARGETS = {
     "of_raw_arrow_to_torch": 0.8,
@@ -22,6 +22,7 @@ READ, TRAINED = "read", "trained"
 PAIRS = {
     "of_raw_arrow_to_torch": (READ, OURS, ARROW),
     "over_batched_dataloader": (READ, OURS, BATCHED),
+    "over_batched_dataloader_small_queue": (READ, OURS, BATCHED_SMALL),
     "over_petastorm_dataloader": (READ, OURS, BY_ROW),
     "fed_over_resident": (TRAINED, FED, RESIDENT),
 }
@@ -31,7 +32,7 @@ Arms = Mapping[str, Mapping[str, Any]]
 
 def ratios(parts: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, dict[str, Any]]]:
     """Ratio → shape → `median` of the rates over each other, and `range` over the rounds."""
-    found: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in TARGETS}
+    found: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in PAIRS}
     for name, (part, above, below) in PAIRS.items():
         for shape, measured in parts.get(part, {}).items():
             arms = measured["arms"]
@@ -64,5 +65,6 @@ def show(found: Mapping[str, Any], console: Console) -> None:
     for name, shapes in found["ratios"].items():
         for shape, value in shapes.items():
             low, high = value["range"]
-            table.add_row(name, shape, f"{value['median']:.3f}", f"{low:.3f}–{high:.3f}", f"{TARGETS[name]:g}")
+            goal = f"{TARGETS[name]:g}" if name in TARGETS else "–"
+            table.add_row(name, shape, f"{value['median']:.3f}", f"{low:.3f}–{high:.3f}", goal)
     console.print(table)

@@ -46,9 +46,9 @@ def test_all_arms_deliver_the_same_rows_in_the_same_matrices(source: Source) -> 
     seen: dict[str, Checked] = {}
     layouts = []
     for name, (read, own) in arms(source, files_by_row=None).items():
-        batches = list(read(own, 0))
-        layouts.append(layout(batches[0]))
-        seen[name] = checked_pass(batches, own)
+        layouts.append(layout(next(iter(read(own, 0)))))
+        reading = Reading(rows=own.rows, ask=partial(feed_passes.answer, read, own))
+        seen[name], _ = feed_passes.whole(name, reading, 0)
         assert seen[name].dropped == 0 or name == OURS
     assert layouts[1:] == layouts[:-1]
     assert {one.whole for one in seen.values()} == {seen[ARROW].whole}
@@ -120,6 +120,17 @@ def test_passes_are_interleaved(source: Source) -> None:
     assert summary["rows"] + summary["dropped"] == 700
     assert len(summary["all_s"]) == 2
     assert passes[ARROW].rows == 700
+
+
+def test_a_pass_that_petastorm_cut_short_is_made_again() -> None:
+    passes = [Delivered(rows=rows, row_ids=45, seconds=0.5, peak_mb=1.0) for rows in (3, 4, 10)]
+    answers = iter(passes)
+    reading = Reading(rows=10, ask=lambda _number: next(answers))
+    assert feed_passes.whole(BY_ROW, reading, 1) == (passes[2], 2)
+    short = Reading(rows=10, ask=lambda _number: passes[0])
+    assert feed_passes.whole(OURS, short, 1) == (passes[0], 0)  # what ours lacks is a full batch
+    with pytest.raises(ValueError, match="by row: Petastorm has ended 10 passes"):
+        feed_passes.whole(BY_ROW, short, 1)
 
 
 def test_an_arm_answers_from_a_process_of_its_own(source: Source) -> None:
