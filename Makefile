@@ -63,6 +63,11 @@ bench-features:  ## What a day's features cost: carried, in bulk, in DuckDB → 
 	$(set_up)
 	@$(BIN)/python -m benchmarks.bench_features $(ARGS)
 
+.PHONY: bench-feed
+bench-feed:  ## Rows per second from Parquet into batches, beside bare Arrow and Petastorm → build/bench/feed.json (ARGS="--help")
+	$(set_up)
+	@$(BIN)/python -m benchmarks.bench_feed $(ARGS)
+
 .PHONY: bench-accuracy
 bench-accuracy:  ## How good the models are where that is known → build/bench/accuracy.json (ARGS="--census FOLDER")
 	$(set_up)

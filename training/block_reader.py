@@ -1,21 +1,20 @@
 """Petastorm's Reader, made to hand out whole row groups as packed, shuffled blocks.
 
 Petastorm gives the sharding, the pool of threads and the pass over the row groups. A `BlockWorker` reads one
-row group with one open, packs its columns into few matrices and publishes them under the row group's number.
-Petastorm hands out its pieces in file order; the worker reads the row group that the plan put in a piece's
+row group, of a file that stays open, packs its columns into few matrices and publishes them under the row group's
+number. Petastorm hands out its pieces in file order; the worker reads the row group that the plan put in a piece's
 place, and publishes nothing for a piece that the plan does not need. So row groups arrive in the order in which
 they are wanted, and what is held is what was begun, and what waits in `training.reader_pool`'s window.
 """
 
 from __future__ import annotations
 
-import re
 import threading
 import traceback
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -25,14 +24,14 @@ from petastorm.reader import Reader
 from petastorm.workers_pool import EmptyResultError
 
 from features.errors import ConfError, DataError, Problem
-from training.blocks import Array, Block, Part, pack
+from training.blocks import Block, Part, pack
 from training.feed_plan import Plan, RowGroup, Slice
+from training.open_files import EXPORT_AGAIN, OpenFiles
 from training.reader_pool import AHEAD_PER_THREAD, WatchedPool, Window
 from training.storage import ArrowOpener, Folder
 from training.streams import Need, most_held
 
 _OPENING = threading.Lock()  # warnings.catch_warnings belongs to the process, not to a thread
-_EXPORT_AGAIN = "The files are not those that the manifest lists: export the train set again."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +75,7 @@ class BlockSource:
 
 
 class BlockWorker(ArrowReaderWorker):  # type: ignore[misc]
-    """Reads, packs and shuffles one row group at a time, in one of Petastorm's threads."""
+    """Reads and packs one row group at a time, in one of Petastorm's threads."""
 
     def __init__(
         self, worker_id: int, publish: Any, arguments: Any, source: BlockSource, plan: Plan, window: Window
@@ -85,6 +84,7 @@ class BlockWorker(ArrowReaderWorker):  # type: ignore[misc]
         self._source = source
         self._plan = plan
         self._window = window
+        self.files = OpenFiles(source.root, source.columns)
         self._places = {piece: place for place, piece in enumerate(plan.reads)}
 
     def piece_places(self) -> list[tuple[str, int]]:
@@ -97,35 +97,27 @@ class BlockWorker(ArrowReaderWorker):  # type: ignore[misc]
         if number is None or not self._window.enter(self._places[piece_index]):
             return
         group = self._source.groups[number]
-        piece = self._split_pieces[number]
         try:
-            table = self._read_row_group(piece, group)
-            parts = pack(table, self._source.parts, self._plan.row_order(group))
+            parts = pack(self._read_row_group(group), self._source.parts)
         except DataError as error:
             self.publish_func(DataError(replace(problem, what=_at(group, problem.what)) for problem in error.problems))
         except (OSError, pa.ArrowException) as error:
             self.publish_func(
-                DataError([Problem(what=_at(group, f"unreadable: {_in_one_line(error)}"), remedy=_EXPORT_AGAIN)])
+                DataError([Problem(what=_at(group, f"unreadable: {_in_one_line(error)}"), remedy=EXPORT_AGAIN)])
             )
         except Exception as error:
             error.add_note(f"while reading {group.path}, row group {group.ordinal}")
             raise
         else:
-            self.publish_func(Block(row_group=number, parts=parts))
+            self.publish_func(Block(row_group=number, parts=parts, order=self._plan.row_order(group)))
 
-    def _read_row_group(self, piece: Any, group: RowGroup) -> pa.Table:
-        remote = not self._source.root.is_local
-        with self._filesystem.open(piece.path) as opened, pq.ParquetFile(opened, pre_buffer=remote) as file:
-            actual = file.metadata.row_group(piece.row_group).num_rows
-            if actual != group.rows:
-                what = f"{actual} rows, the manifest says {group.rows}"
-                raise DataError([Problem(what=what, remedy=_EXPORT_AGAIN)])
-            stored = set(file.schema_arrow.names)
-            missing = [column for column in self._source.columns if column not in stored]
-            if missing:
-                problem = Problem(what="columns missing", count=len(missing), examples=missing, remedy=_EXPORT_AGAIN)
-                raise DataError([problem])
-            return file.read_row_group(piece.row_group, columns=self._source.columns, use_threads=False)
+    def _read_row_group(self, group: RowGroup) -> pa.Table:
+        file = self.files.get(group.path)
+        actual = file.metadata.row_group(group.ordinal).num_rows
+        if actual != group.rows:
+            what = f"{actual} rows, the manifest says {group.rows}"
+            raise DataError([Problem(what=what, remedy=EXPORT_AGAIN)])
+        return file.read_row_group(group.ordinal, columns=self._source.columns, use_threads=False)
 
 
 def _in_one_line(error: Exception) -> str:
@@ -160,9 +152,11 @@ class _Workers:
     source: BlockSource
     plan: Plan
     window: Window
+    made: list[BlockWorker] = field(default_factory=list)
 
     def __call__(self, worker_id: int, publish: Any, arguments: Any) -> BlockWorker:
         worker = BlockWorker(worker_id, publish, arguments, self.source, self.plan, self.window)
+        self.made.append(worker)
         if worker.piece_places() != [(self.source.root.path(g.path), g.ordinal) for g in self.source.groups]:
             raise DataError(_damage(self.source))
         return worker
@@ -170,6 +164,11 @@ class _Workers:
     @staticmethod
     def new_results_queue_reader() -> _BlockQueue:
         return _BlockQueue()
+
+    def close(self) -> None:
+        """Close the files of all workers, whose threads have ended."""
+        for worker in self.made:
+            worker.files.close()
 
 
 class Blocks:
@@ -182,7 +181,7 @@ class Blocks:
         self._untaken = {need.row_group: need.rows for need in needs}
         self._finished: int | None = None
 
-    def take(self, wanted: Slice, *, of: RowGroup) -> dict[str, Array]:
+    def take(self, wanted: Slice, *, of: RowGroup) -> Block:
         """Rows of a block: views, to be copied before the next call, which lets a block go that was taken whole.
 
         Raises:
@@ -192,12 +191,11 @@ class Blocks:
         while wanted.row_group not in self._held:
             block = next(self._arriving, None)
             if block is None:
-                raise DataError([Problem(what=_at(of, "never came out of Petastorm"), remedy=_EXPORT_AGAIN)])
+                raise DataError([Problem(what=_at(of, "never came out of Petastorm"), remedy=EXPORT_AGAIN)])
             self._held[block.row_group] = block
         self._untaken[wanted.row_group] -= wanted.rows
         self._finished = None if self._untaken[wanted.row_group] else wanted.row_group
-        parts = self._held[wanted.row_group].parts
-        return {name: values[wanted.start : wanted.stop] for name, values in parts.items()}
+        return self._held[wanted.row_group].rows(wanted.start, wanted.stop)
 
     def _let_go(self) -> None:
         if self._finished is not None:
@@ -218,15 +216,18 @@ def open_blocks(source: BlockSource, plan: Plan) -> Iterator[Blocks]:
     if not plan.reads:
         yield Blocks(iter(()), (), window)
         return
-    reader = _open_reader(source, plan, window)
+    workers = _Workers(source, plan, window)
+    reader = _open_reader(workers)
     try:
         yield Blocks(reader, plan.needs, window)
     finally:
         reader.stop()
         reader.join()
+        workers.close()
 
 
-def _open_reader(source: BlockSource, plan: Plan, window: Window) -> Reader:
+def _open_reader(workers: _Workers) -> Reader:
+    source, plan, window = workers.source, workers.plan, workers.window
     with _OPENING, warnings.catch_warnings():
         # Petastorm 0.13 is written against pyarrow's deprecated ParquetDataset; nothing a user could change.
         warnings.simplefilter("ignore", FutureWarning)
@@ -234,9 +235,10 @@ def _open_reader(source: BlockSource, plan: Plan, window: Window) -> Reader:
             return Reader(
                 ArrowOpener(source.root),
                 [source.root.path(file) for file in source.files],
-                schema_fields=[f"{re.escape(column)}$" for column in source.columns],
+                # Which columns are read, the worker knows; Petastorm would match every name against every column.
+                schema_fields=None,
                 is_batched_reader=True,
-                worker_class=_Workers(source, plan, window),
+                worker_class=workers,
                 reader_pool=WatchedPool(source.threads, window),
                 shuffle_row_groups=False,
                 num_epochs=1,
@@ -274,7 +276,7 @@ def _damage(source: BlockSource) -> list[Problem]:
             )
     found = (("files missing", missing), ("files unreadable", unreadable), ("other row groups than listed", different))
     return [
-        Problem(what=f"{what} below {source.root.url}", count=len(names), examples=names, remedy=_EXPORT_AGAIN)
+        Problem(what=f"{what} below {source.root.url}", count=len(names), examples=names, remedy=EXPORT_AGAIN)
         for what, names in found
         if names
     ]

@@ -6,7 +6,7 @@ n: rows, F: categorical fields, K: dense numbers, L: sequence length, T: tasks.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -48,10 +48,15 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """Rows of one row group, in the order of the plan: part name → [n, …]."""
+    """Rows of one row group as they are stored, part name → [n, …], and the order [n] in which the plan reads them."""
 
     row_group: int
     parts: Mapping[str, Array]
+    order: NDArray[np.intp]
+
+    def rows(self, start: int, stop: int) -> Block:
+        """Those that are read from place `start` to place `stop`; nothing is copied."""
+        return replace(self, order=self.order[start:stop])
 
 
 def parts_of(trainset: m.TrainSet, *, with_position: bool) -> tuple[Part, ...]:
@@ -84,8 +89,8 @@ def parts_of(trainset: m.TrainSet, *, with_position: bool) -> tuple[Part, ...]:
     return tuple(parts)
 
 
-def pack(table: pa.Table, parts: Sequence[Part], order: NDArray[np.intp]) -> dict[str, Array]:
-    """Columns → matrices, rows in `order`: the one copy between the file's pages and the batch.
+def pack(table: pa.Table, parts: Sequence[Part]) -> dict[str, Array]:
+    """Columns → matrices, rows as stored: scalar columns are put side by side; a list column is a view of its values.
 
     Raises:
         DataError: columns with nulls, another type, or lists of another length; all of them at once.
@@ -93,7 +98,7 @@ def pack(table: pa.Table, parts: Sequence[Part], order: NDArray[np.intp]) -> dic
     problems = [problem for part in parts for column in part.columns for problem in _problems(table, part, column)]
     if problems:
         raise DataError(problems)
-    return {part.name: _pack_part(table, part, order) for part in parts}
+    return {part.name: _pack_part(table, part) for part in parts}
 
 
 def _problems(table: pa.Table, part: Part, column: str) -> list[Problem]:
@@ -114,18 +119,17 @@ def _problems(table: pa.Table, part: Part, column: str) -> list[Problem]:
     return [Problem(what=what, column=column, count=len(wrong), examples=np.unique(wrong).tolist(), remedy=_REMEDY)]
 
 
-def _pack_part(table: pa.Table, part: Part, order: NDArray[np.intp]) -> Array:
+def _pack_part(table: pa.Table, part: Part) -> Array:
     if part.width is not None:
-        values = _one_chunk(table.column(part.columns[0])).flatten()
-        matrix: Array = values.to_numpy().reshape(len(order), part.width)
-        return matrix[order]
+        values: Array = _one_chunk(table.column(part.columns[0])).flatten().to_numpy()
+        return values.reshape(len(table), part.width)
     columns = [_one_chunk(table.column(column)).to_numpy() for column in part.columns]
     if part.flat:
-        flat: Array = columns[0][order]
+        flat: Array = columns[0]
         return flat
-    packed = np.empty((len(order), len(columns)), dtype=part.stored.to_pandas_dtype())
+    packed = np.empty((len(table), len(columns)), dtype=part.stored.to_pandas_dtype())
     for place, values in enumerate(columns):
-        packed[:, place] = values[order]
+        packed[:, place] = values
     return packed
 
 
@@ -133,9 +137,10 @@ def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
-def assemble(slices: Iterable[Mapping[str, Array]], parts: Sequence[Part], *, rows: int, pinned: bool = False) -> Batch:
+def assemble(slices: Iterable[Block], parts: Sequence[Part], *, rows: int, pinned: bool = False) -> Batch:
     """Slices of blocks, one below the other, as a batch of `rows` rows; each is copied before the next is asked for.
 
+    Here rows come into their order: a value is copied once between the file's pages and the batch, a scalar twice.
     What the slices lack is padding: id 0 everywhere, label_mask 0, row_id and group −1. `pinned` takes memory that a
     GPU can copy from while the processor goes on.
     """
@@ -143,9 +148,9 @@ def assemble(slices: Iterable[Mapping[str, Array]], parts: Sequence[Part], *, ro
     matrices = {name: tensor.numpy() for name, tensor in tensors.items()}
     filled = 0
     for piece in slices:
-        start, filled = filled, filled + len(piece["row_id"])
+        start, filled = filled, filled + len(piece.order)
         for name, matrix in matrices.items():
-            matrix[start:filled] = piece[name]
+            _gather(piece.parts[name], piece.order, matrix[start:filled])
         del piece  # or its block would outlive it until the next is there
     if filled < rows:
         for name, matrix in matrices.items():
@@ -161,6 +166,14 @@ def assemble(slices: Iterable[Mapping[str, Array]], parts: Sequence[Part], *, ro
         group=tensors["group"],
         row_id=tensors["row_id"],
     )
+
+
+def _gather(stored: Array, order: NDArray[np.intp], into: Array) -> None:
+    # An order is a permutation: mode "raise" would look at it once more.
+    if stored.dtype == into.dtype:
+        np.take(stored, order, axis=0, out=into, mode="clip")
+    else:
+        into[...] = np.take(stored, order, axis=0, mode="clip")
 
 
 def _empty(part: Part, rows: int, pinned: bool) -> torch.Tensor:

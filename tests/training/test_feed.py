@@ -352,18 +352,24 @@ class CountedArrays:
 
     def __init__(self) -> None:
         self.now, self.most = 0, 0
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
 
     def pack(self, *arguments: Any) -> dict[str, Any]:
         parts = pack(*arguments)
-        with self._lock:
+        with self._changed:
             self.now += 1
             self.most = max(self.most, self.now)
+            self._changed.notify_all()
         weakref.finalize(parts["row_id"], self._gone)
         return parts
 
+    def reaches(self, count: int) -> bool:
+        """Wait, not for ever, until so many are in memory."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self.now >= count, timeout=60)
+
     def _gone(self) -> None:
-        with self._lock:
+        with self._changed:
             self.now -= 1
 
 
@@ -371,11 +377,14 @@ class CountedArrays:
 def test_no_more_row_groups_are_in_memory_than_conf_allows(
     trainset: Exported, monkeypatch: pytest.MonkeyPatch, size: int, row_groups: int | None
 ) -> None:
-    counted = CountedArrays()
+    """The threads fill the room that there is while nobody takes a second batch, and never more than that."""
+    counted, room = CountedArrays(), row_groups or 16 // size + 4 * 2
     monkeypatch.setattr(block_reader, "pack", counted.pack)
-    batches = list(_feed(trainset, 0, size, row_groups=row_groups, threads=3).epoch(1))
-    _assert_equal(batches, _oracle(trainset, 0, size, epoch=1))
-    assert 16 // size <= counted.most <= (row_groups or 16 // size + 4 * 3)
+    feed = _feed(trainset, 0, size, row_groups=row_groups, threads=2, prefetch=0).epoch(1)
+    batches = [next(feed)]
+    assert counted.reaches(room)
+    _assert_equal([*batches, *feed], _oracle(trainset, 0, size, epoch=1))
+    assert counted.most == room
     assert counted.now == 0
 
 
