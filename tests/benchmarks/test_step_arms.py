@@ -18,7 +18,7 @@ from benchmarks.step_weights import our_model
 from benchmarks.train_files import write_trainset
 from training.exchange import SingleExchange
 from training.feed import Feed
-from training.run import read_trainset
+from training.result import read_trainset
 from training.world import World
 
 SMALL = ArmSpec(side="ours", variant="adagrad", model="deepfm", rows=40 * 50, batch=32, batches=2)
