@@ -22,12 +22,11 @@ from features.manifest import SplitName, TrainSet
 from training.batch import Batch
 from training.block_reader import BlockSource, open_blocks
 from training.blocks import assemble, parts_of
+from training.dealing import Dealt, dealt_until
 from training.feed_plan import (
-    Dealt,
     EpochPlan,
     EvaluationPlan,
     Plan,
-    dealt_until,
     list_row_groups,
     plan_epoch,
     plan_evaluation,

@@ -16,10 +16,8 @@ Training, `plan_epoch`:
 
 Nothing of step k depends on W as long as W divides S: global step k is the same set of rows.
 
-Where training goes on inside an epoch with a W for which there are other streams, the R rows that are left are dealt
-out anew: the row groups that have some, shuffled by (seed, epoch, how many deals before), stand in one line, which is
-cut into S' streams of ⌊(R + S' − 1 − s) / S'⌋ rows. The steps go on counting; each row that is left is read once, but
-for the R mod B behind the last full batch.
+Where training goes on inside an epoch with a W for which there are other streams, the rows that are left are dealt out
+anew to these (`training.dealing`). The steps go on counting.
 
 Evaluation, `plan_evaluation`: no shuffle, rank r reads the row groups i mod W = r in order, and drops no row.
 Every rank takes as many batches of the same size as the rank with most rows; what is missing is padded.
@@ -27,7 +25,6 @@ Every rank takes as many batches of the same size as the rank with most rows; wh
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -37,17 +34,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.errors import ConfError, DataError, Problem
+from training.dealing import Dealt, deal_out, left_of
 from training.streams import Need, RowGroup, Slice, Stream, list_row_groups, needs_of
 from training.world import World
 
 __all__ = [
-    "Dealt",
     "EpochPlan",
     "EvaluationPlan",
     "Plan",
     "RowGroup",
     "Slice",
-    "dealt_until",
     "list_row_groups",
     "plan_epoch",
     "plan_evaluation",
@@ -56,8 +52,6 @@ __all__ = [
 _ROW_GROUP_ORDER = 1  # names of the independent random streams below (seed, epoch)
 _ROW_ORDER = 2
 _DEAL_ORDER = 3
-
-Dealt = tuple[tuple[int, int], ...]  # (number of streams, step that they came to), one after the other
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,8 +230,8 @@ def plan_epoch(
     streams = tuple(_stream(number, groups[number :: counts[0]], seed, epoch) for number in range(counts[0]))
     dealt_at = 0
     for deal, (_, step) in enumerate(dealt, start=1):
-        left = _left(streams, (step - dealt_at) * batch_size)
-        streams, dealt_at = _deal(left, counts[deal], _random(seed, epoch, _DEAL_ORDER, deal)), step
+        left = left_of(streams, (step - dealt_at) * batch_size)
+        streams, dealt_at = deal_out(left, counts[deal], _random(seed, epoch, _DEAL_ORDER, deal)), step
     # C_s(k) ≤ R_s  ⟺  kB ≤ R_s·S' + s
     steps = dealt_at + min((stream.rows * count + stream.number) // batch_size for stream in streams)
     if steps == 0:
@@ -264,12 +258,6 @@ def plan_epoch(
         seed=seed,
         epoch=epoch,
     )
-
-
-def dealt_until(dealt: Dealt, streams: int, step: int) -> Dealt:
-    """What was dealt before, and that as many streams have read on from there to a step, if they have."""
-    begun = dealt[-1][1] if dealt else 0
-    return dealt if step == begun else (*dealt, (streams, step))
 
 
 def plan_evaluation(groups: Sequence[RowGroup], *, batch_size: int, world: World) -> EvaluationPlan:
@@ -321,21 +309,6 @@ def _whole(group: RowGroup) -> Slice:
 def _stream(number: int, groups: Sequence[RowGroup], seed: int, epoch: int) -> Stream:
     order = _random(seed, epoch, _ROW_GROUP_ORDER, number).permutation(len(groups))
     return Stream.of(number, (_whole(groups[place]) for place in order))
-
-
-def _left(streams: Sequence[Stream], taken: int) -> list[list[Slice]]:
-    """What streams have not given of each row group after `taken` rows over all of them, by row group."""
-    count = len(streams)
-    left = [part for s in streams for part in s.slices((taken + count - 1 - s.number) // count, s.rows)]
-    left.sort(key=lambda part: (part.row_group, part.start))
-    return [list(parts) for _, parts in itertools.groupby(left, key=lambda part: part.row_group)]
-
-
-def _deal(left: Sequence[Sequence[Slice]], count: int, random: np.random.Generator) -> tuple[Stream, ...]:
-    """All slices in one line, row groups shuffled, cut into streams of as many rows, or one more."""
-    line = Stream.of(0, itertools.chain.from_iterable(left[place] for place in random.permutation(len(left))))
-    cuts = [0, *itertools.accumulate((line.rows + count - 1 - number) // count for number in range(count))]
-    return tuple(Stream.of(number, line.slices(*cuts[number : number + 2])) for number in range(count))
 
 
 def _random(*key: int) -> np.random.Generator:

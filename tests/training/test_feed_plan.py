@@ -11,13 +11,12 @@ from hypothesis import strategies as st
 
 from features.errors import ConfError, DataError
 from features.manifest import DataFile
+from training.dealing import Dealt, dealt_until
 from training.feed_plan import (
-    Dealt,
     EpochPlan,
     Plan,
     RowGroup,
     Slice,
-    dealt_until,
     list_row_groups,
     plan_epoch,
     plan_evaluation,
