@@ -1,4 +1,5 @@
-"""Petastorm's pool of threads with two things it lacks: a bound on what is held, and an end when a thread has died."""
+"""Petastorm's pool of threads with what it lacks: a bound on what is held, results of whichever thread has some, and an
+end when a thread has died."""
 
 from __future__ import annotations
 
@@ -46,10 +47,14 @@ class Window:
 
 
 class WatchedPool(ThreadPool):  # type: ignore[misc]
-    """Raises where Petastorm would wait for ever.
+    """Raises, or goes on, where Petastorm would wait for ever.
 
-    A thread that ends without a word (SystemExit, an error in Petastorm's own code) leaves `get_results` in its loop.
-    The loop asks `all_workers_done` each time round, at least every tenth of a second: there it is noticed.
+    - A thread that ends without a word (SystemExit, an error in Petastorm's own code) leaves `get_results` in its loop.
+    - `get_results` takes the threads' results in turn. It passes over a thread that has nothing to do for a moment,
+      which brings the turns out of step: it may then wait for a thread that waits in the window, for room that only
+      the results of another thread give, and these it does not look at.
+
+    The loop asks `all_workers_done` each time round, at least every tenth of a second: there both are noticed.
 
     Raises:
         LimelightError: by `get_results`, when a thread has died with work in hand.
@@ -76,12 +81,19 @@ class WatchedPool(ThreadPool):  # type: ignore[misc]
         handing_out = self._ventilator._ventilation_thread
         if handing_out is not None and not handing_out.is_alive() and not self._ventilator.completed():
             raise _died("the thread that hands row groups out")
+        self._turn_to_results()
         return bool(super().all_workers_done())
 
     def stop(self) -> None:
         """See Petastorm's. It also joins its threads when one has failed: none may be left waiting for its turn."""
         self._window.close()
         super().stop()
+
+    def _turn_to_results(self) -> None:
+        """Let `get_results` look where results are; in what order they come is nothing that the feed relies on."""
+        if self._results_queues[self._get_results_worker_id].empty():
+            waiting = (number for number, results in enumerate(self._results_queues) if not results.empty())
+            self._get_results_worker_id = next(waiting, self._get_results_worker_id)
 
     def _owes(self, number: int) -> bool:
         owed = self._ventilated_items_by_worker[number] > self._ventilated_items_processed_by_worker[number]
