@@ -60,6 +60,8 @@ class WatchedPool(ThreadPool):  # type: ignore[misc]
         LimelightError: by `get_results`, when a thread has died with work in hand.
     """
 
+    _get_results_worker_id: int  # Petastorm's: whose results are taken next
+
     def __init__(self, threads: int, window: Window) -> None:
         self._window = window
         self._ahead = max(AHEAD_PER_THREAD * threads, window.size)
