@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
 import weakref
 from pathlib import Path
@@ -11,43 +10,29 @@ from typing import Any
 
 import numpy as np
 import psutil
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 from petastorm.reader import Reader
-from petastorm.workers_pool.ventilator import ConcurrentVentilator
 
 from features import manifest as m
 from features import storage
-from features.errors import ConfError, DataError, LimelightError
+from features.errors import ConfError
+from tests.training.feeds import BATCH, SEED, Exported, feed_of, write_unequal
 from tests.training.stores import open_store
-from tests.training.trainset_factory import Sizes, write_trainset
+from tests.training.trainset_factory import write_trainset
 from training import block_reader
 from training.batch import Batch
-from training.block_reader import BlockWorker
 from training.blocks import pack
 from training.feed import Feed, FeedPosition
 from training.feed_plan import EpochPlan, list_row_groups, plan_epoch
 from training.reader_pool import WatchedPool
 from training.world import World
 
-SEED = 11
-BATCH = 100
-
-Exported = tuple[m.TrainSet, Path]  # and the folder it lies in
-
 
 @pytest.fixture(scope="module")
 def trainset(tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    """2,100 train rows in 66 row groups of 32, the last one short: unequal shards, no size divides another."""
-    folder = tmp_path_factory.mktemp("trainset")
-    return write_trainset(folder, rows=2100, valid_rows=333, group_rows=32, files=3, weights=True), folder
-
-
-def _feed(trainset: Exported, rank: int = 0, size: int = 1, **changes: Any) -> Feed:
-    values: dict[str, Any] = {"split": "train", "batch_size": BATCH, "seed": SEED}
-    return Feed(trainset[0], str(trainset[1]), world=World(rank=rank, size=size), **(values | changes))
+    return write_unequal(tmp_path_factory.mktemp("trainset"))
 
 
 def _tensors(batch: Batch) -> dict[str, torch.Tensor]:
@@ -123,35 +108,35 @@ def _as_batch(described: m.TrainSet, rows: list[dict[str, Any]]) -> Batch:
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
 def test_every_rank_reads_the_plan_bit_for_bit(trainset: Exported, size: int) -> None:
     for rank in range(size):
-        _assert_equal(list(_feed(trainset, rank, size).epoch(1)), _oracle(trainset, rank, size, epoch=1))
+        _assert_equal(list(feed_of(trainset, rank, size).epoch(1)), _oracle(trainset, rank, size, epoch=1))
 
 
 def test_thread_timing_never_shows(trainset: Exported) -> None:
-    once = list(_feed(trainset, threads=1).epoch(0))
+    once = list(feed_of(trainset, threads=1).epoch(0))
     for _ in range(2):
-        _assert_equal(list(_feed(trainset, threads=4).epoch(0)), once)
+        _assert_equal(list(feed_of(trainset, threads=4).epoch(0)), once)
 
 
 def test_global_steps_are_the_same_rows_for_every_world_size_that_divides_the_shards(
     trainset: Exported,
 ) -> None:
-    expected = [sorted(batch.row_id.tolist()) for batch in _feed(trainset).epoch(0)]
+    expected = [sorted(batch.row_id.tolist()) for batch in feed_of(trainset).epoch(0)]
     for size in (2, 4):
-        ranks = [list(_feed(trainset, rank, size).epoch(0)) for rank in range(size)]
+        ranks = [list(feed_of(trainset, rank, size).epoch(0)) for rank in range(size)]
         steps = [torch.cat([batch.row_id for batch in step]) for step in zip(*ranks, strict=True)]
         assert [sorted(step.tolist()) for step in steps] == expected
 
 
 def test_every_row_once_or_counted_as_dropped(trainset: Exported) -> None:
     for size in (1, 3):
-        feeds = [_feed(trainset, rank, size) for rank in range(size)]
+        feeds = [feed_of(trainset, rank, size) for rank in range(size)]
         rows = [row for feed in feeds for batch in feed.epoch(0) for row in batch.row_id.tolist()]
         assert len(rows) == len(set(rows)) == feeds[0].steps_per_epoch * BATCH
         assert len(rows) + feeds[0].dropped_per_epoch == feeds[0].rows == 2100
 
 
 def test_epochs_differ_and_repeat(trainset: Exported) -> None:
-    feed = _feed(trainset)
+    feed = feed_of(trainset)
     first, second = (torch.cat([batch.row_id for batch in feed.epoch(epoch)]) for epoch in (0, 1))
     again = torch.cat([batch.row_id for batch in feed.epoch(0)])
     assert not first.equal(second)
@@ -160,39 +145,39 @@ def test_epochs_differ_and_repeat(trainset: Exported) -> None:
 
 @pytest.mark.parametrize("size", [1, 3])
 def test_resuming_at_any_step_gives_the_remaining_batches(trainset: Exported, size: int) -> None:
-    whole = list(_feed(trainset, 0, size).epoch(2))
+    whole = list(feed_of(trainset, 0, size).epoch(2))
     for step in (1, len(whole) // 2, len(whole) - 1, len(whole)):
-        _assert_equal(list(_feed(trainset, 0, size).epoch(2, start_step=step)), whole[step:])
+        _assert_equal(list(feed_of(trainset, 0, size).epoch(2, start_step=step)), whole[step:])
 
 
 def test_the_saved_position_leads_to_the_next_batch(trainset: Exported) -> None:
-    feed = _feed(trainset)
+    feed = feed_of(trainset)
     whole = list(feed.epoch(0))
     assert feed.position == FeedPosition(epoch=1, step=0)
-    stopped = _feed(trainset)
+    stopped = feed_of(trainset)
     batches = stopped.epoch(0)
     for _ in range(3):
         next(batches)
     saved = stopped.state_dict()
     batches.close()
-    resumed = _feed(trainset)
+    resumed = feed_of(trainset)
     resumed.load_state_dict(saved)
     assert resumed.position == FeedPosition(epoch=0, step=3)
     _assert_equal(list(resumed.epoch(resumed.position.epoch, resumed.position.step)), whole[3:])
 
 
 def test_a_position_in_another_order_is_refused(trainset: Exported) -> None:
-    saved = _feed(trainset).state_dict()
+    saved = feed_of(trainset).state_dict()
     with pytest.raises(ConfError, match=r"seed was 11, is 12, batch_size was 100, is 50"):
-        _feed(trainset, seed=12, batch_size=50).load_state_dict(saved)
+        feed_of(trainset, seed=12, batch_size=50).load_state_dict(saved)
 
 
 def test_rows_left_by_one_number_of_ranks_are_read_once_by_others(trainset: Exported) -> None:
     """16 streams, then 15, then 16 again, then 14: what is saved is JSON, and each row is read once."""
-    saved: dict[str, Any] = _feed(trainset).state_dict()
+    saved: dict[str, Any] = feed_of(trainset).state_dict()
     read: list[int] = []
     for size, steps in ((2, 4), (3, 5), (1, 0), (4, 3), (7, 99)):
-        ranks = [_feed(trainset, rank, size) for rank in range(size)]
+        ranks = [feed_of(trainset, rank, size) for rank in range(size)]
         batches = []
         for feed in ranks:
             feed.load_state_dict(json.loads(json.dumps(saved)))
@@ -210,16 +195,16 @@ def test_rows_left_by_one_number_of_ranks_are_read_once_by_others(trainset: Expo
 
 
 def test_the_epoch_after_one_that_was_dealt_out_anew_is_as_ever(trainset: Exported) -> None:
-    resumed = _feed(trainset, size=3)
-    resumed.load_state_dict(_feed(trainset).state_dict() | {"step": 3})
+    resumed = feed_of(trainset, size=3)
+    resumed.load_state_dict(feed_of(trainset).state_dict() | {"step": 3})
     assert resumed.state_dict()["dealt"] == [[16, 3]]
-    _assert_equal(list(resumed.epoch(1)), list(_feed(trainset, size=3).epoch(1)))
+    _assert_equal(list(resumed.epoch(1)), list(feed_of(trainset, size=3).epoch(1)))
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 12])
 def test_evaluation_reads_every_row_once_and_pads_with_masked_rows(trainset: Exported, size: int) -> None:
     stored = pq.read_table(trainset[1] / "valid").to_pandas().set_index(m.ROW_ID_COLUMN)
-    ranks = [list(_feed(trainset, rank, size, split="valid").evaluation()) for rank in range(size)]
+    ranks = [list(feed_of(trainset, rank, size, split="valid").evaluation()) for rank in range(size)]
     assert len({len(batches) for batches in ranks}) == 1
     assert len({len(batch) for batches in ranks for batch in batches}) == 1
     read: list[int] = []
@@ -236,7 +221,7 @@ def test_evaluation_reads_every_row_once_and_pads_with_masked_rows(trainset: Exp
 
 def test_evaluation_with_fewer_row_groups_than_ranks(tmp_path: Path) -> None:
     described = write_trainset(tmp_path, rows=64, valid_rows=40, group_rows=32, shards=2)
-    ranks = [list(_feed((described, tmp_path), rank, 3, split="valid").evaluation()) for rank in range(3)]
+    ranks = [list(feed_of((described, tmp_path), rank, 3, split="valid").evaluation()) for rank in range(3)]
     assert [sum(int((batch.row_id >= 0).sum()) for batch in batches) for batches in ranks] == [32, 8, 0]
 
 
@@ -272,7 +257,7 @@ def test_every_block_comes_through_petastorm_and_its_sharding(
     trainset: Exported, counting: list[CountingReader]
 ) -> None:
     for rank in range(2):
-        rows = sum(len(batch) for batch in _feed(trainset, rank, 2).epoch(0))
+        rows = sum(len(batch) for batch in feed_of(trainset, rank, 2).epoch(0))
         reader = counting.pop()
         assert rows == 20 * BATCH // 2
         assert reader.ventilated == list(range(rank, 66, 2))
@@ -301,15 +286,15 @@ class LateVentilationPool(WatchedPool):
 def test_pieces_handed_out_at_the_last_moment_are_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     described = write_trainset(tmp_path, rows=256, group_rows=16)
     monkeypatch.setattr(block_reader, "WatchedPool", LateVentilationPool)
-    read = [batch.row_id for batch in _feed((described, tmp_path), batch_size=32, threads=4).epoch(0)]
+    read = [batch.row_id for batch in feed_of((described, tmp_path), batch_size=32, threads=4).epoch(0)]
     assert len(torch.cat(read)) == 256
 
 
 def test_a_resumed_epoch_reads_only_the_row_groups_that_are_left(
     trainset: Exported, counting: list[CountingReader]
 ) -> None:
-    steps = _feed(trainset).steps_per_epoch
-    list(_feed(trainset).epoch(0, start_step=steps - 1))
+    steps = feed_of(trainset).steps_per_epoch
+    list(feed_of(trainset).epoch(0, start_step=steps - 1))
     assert counting[0].blocks <= 2 * 16
 
 
@@ -321,16 +306,16 @@ def _left_over() -> tuple[set[threading.Thread], int, int]:
 
 @pytest.mark.parametrize("prefetch", [0, 2])
 def test_nothing_outlives_an_epoch(trainset: Exported, prefetch: int) -> None:
-    list(_feed(trainset).epoch(0))  # what libraries open once and keep
+    list(feed_of(trainset).epoch(0))  # what libraries open once and keep
     before = _left_over()
-    list(_feed(trainset, threads=4, prefetch=prefetch).epoch(0))
+    list(feed_of(trainset, threads=4, prefetch=prefetch).epoch(0))
     assert _left_over() == before
-    batches = _feed(trainset, threads=4, prefetch=prefetch).epoch(0)
+    batches = feed_of(trainset, threads=4, prefetch=prefetch).epoch(0)
     next(batches)
     assert _left_over()[0] > before[0]
     batches.close()
     assert _left_over() == before
-    evaluated = _feed(trainset, threads=4, prefetch=prefetch).evaluation()
+    evaluated = feed_of(trainset, threads=4, prefetch=prefetch).evaluation()
     next(evaluated)
     del evaluated  # a loop that an error ends does not close its feed: it lets it go
     assert _left_over() == before
@@ -338,13 +323,13 @@ def test_nothing_outlives_an_epoch(trainset: Exported, prefetch: int) -> None:
 
 def test_a_feed_that_is_closed_before_its_first_batch_has_begun_nothing(trainset: Exported) -> None:
     before = _left_over()
-    _feed(trainset).epoch(0).close()
+    feed_of(trainset).epoch(0).close()
     assert _left_over() == before
 
 
 @pytest.mark.parametrize("prefetch", [0, 1, 5])
 def test_batches_made_ahead_are_the_same_in_the_same_order(trainset: Exported, prefetch: int) -> None:
-    _assert_equal(list(_feed(trainset, prefetch=prefetch).epoch(1)), _oracle(trainset, 0, 1, epoch=1))
+    _assert_equal(list(feed_of(trainset, prefetch=prefetch).epoch(1)), _oracle(trainset, 0, 1, epoch=1))
 
 
 class CountedArrays:
@@ -380,7 +365,7 @@ def test_no_more_row_groups_are_in_memory_than_conf_allows(
     """The threads fill the room that there is while nobody takes a second batch, and never more than that."""
     counted, room = CountedArrays(), row_groups or 16 // size + 4 * 2
     monkeypatch.setattr(block_reader, "pack", counted.pack)
-    feed = _feed(trainset, 0, size, row_groups=row_groups, threads=2, prefetch=0).epoch(1)
+    feed = feed_of(trainset, 0, size, row_groups=row_groups, threads=2, prefetch=0).epoch(1)
     batches = [next(feed)]
     assert counted.reaches(room)
     _assert_equal([*batches, *feed], _oracle(trainset, 0, size, epoch=1))
@@ -393,15 +378,15 @@ def test_unequal_row_groups_are_not_held_for_later(tmp_path: Path, monkeypatch: 
     counted = CountedArrays()
     monkeypatch.setattr(block_reader, "pack", counted.pack)
     described = write_trainset(tmp_path, rows=600, shards=2, group_rows=[90, 10] * 6, files=2)
-    read = [batch.row_id for batch in _feed((described, tmp_path), batch_size=20, row_groups=2).epoch(0)]
+    read = [batch.row_id for batch in feed_of((described, tmp_path), batch_size=20, row_groups=2).epoch(0)]
     assert len(torch.cat(read)) == 120
     assert counted.most == 2
 
 
 def test_too_little_room_for_row_groups_is_refused(trainset: Exported) -> None:
     with pytest.raises(ConfError, match=r"feed_row_groups=7: rank 1 of 2 reads from 8 row groups at once. Set it to 8"):
-        next(_feed(trainset, 1, 2, row_groups=7).epoch(0))
-    assert len(list(_feed(trainset, 1, 2, row_groups=1, split="valid").evaluation())) > 1
+        next(feed_of(trainset, 1, 2, row_groups=7).epoch(0))
+    assert len(list(feed_of(trainset, 1, 2, row_groups=1, split="valid").evaluation())) > 1
 
 
 def test_a_store_that_is_no_local_disk(trainset: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -409,176 +394,22 @@ def test_a_store_that_is_no_local_disk(trainset: Exported, tmp_path: Path, monke
     for file in trainset[1].rglob("*.parquet"):
         storage.write_bytes(f"{url}/{file.relative_to(trainset[1])}", file.read_bytes())
     there = Feed(trainset[0], url, split="train", batch_size=BATCH, world=World(), seed=SEED)
-    _assert_equal(list(there.epoch(0)), list(_feed(trainset).epoch(0)))
+    _assert_equal(list(there.epoch(0)), list(feed_of(trainset).epoch(0)))
 
 
 def test_no_dense_no_vectors_no_sequences_no_positions(tmp_path: Path) -> None:
     described = write_trainset(tmp_path, rows=256, group_rows=16)
     bare = described.model_copy(update={"dense": (), "vectors": (), "sequences": (), "positions": None})
-    batch = next(_feed((bare, tmp_path), batch_size=32).epoch(0))
+    batch = next(feed_of((bare, tmp_path), batch_size=32).epoch(0))
     assert batch.dense.shape == (32, 0)
     assert (batch.vectors, batch.sequences, batch.position) == ({}, {}, None)
-
-
-@pytest.fixture
-def broken(tmp_path: Path) -> Exported:
-    """A train set of its own, to be harmed."""
-    return write_trainset(tmp_path, rows=256, group_rows=16, files=4, sizes=Sizes(watched=3)), tmp_path
-
-
-def _rewrite(path: Path, change: Any) -> None:
-    """Replace a file's columns, keeping its row groups."""
-    with pq.ParquetFile(path) as file:
-        groups = [file.read_row_group(i) for i in range(file.num_row_groups)]
-    with pq.ParquetWriter(path, change(groups[0]).schema) as writer:
-        for group in groups:
-            writer.write_table(change(group))
-
-
-def _error(trainset: Exported) -> str:
-    before = set(threading.enumerate())
-    with pytest.raises(DataError) as caught:
-        list(_feed(trainset, batch_size=16).epoch(0))
-    for thread in set(threading.enumerate()) - before:
-        thread.join(30)
-    assert set(threading.enumerate()) <= before
-    return str(caught.value)
-
-
-def test_missing_and_unreadable_files_are_named_together(broken: Exported) -> None:
-    (broken[1] / "train/part-00001.parquet").unlink()
-    (broken[1] / "train/part-00003.parquet").unlink()
-    (broken[1] / "train/part-00002.parquet").write_bytes(b"PAR1 no parquet PAR1")
-    message = _error(broken)
-    assert "files missing" in message
-    assert "(2); e.g. train/part-00001.parquet, train/part-00003.parquet" in message
-    assert "files unreadable" in message
-    assert "train/part-00002.parquet" in message
-    assert "export the train set again" in message
-
-
-def test_other_row_groups_than_the_manifest_lists(broken: Exported) -> None:
-    path = broken[1] / "train/part-00001.parquet"
-    pq.write_table(pq.read_table(path), path, row_group_size=32)
-    assert "train/part-00001.parquet (2 row groups of 64 rows, not 4 of 64)" in _error(broken)
-
-
-def test_a_row_group_of_another_size_than_the_manifest_says(broken: Exported) -> None:
-    path = broken[1] / "train/part-00002.parquet"
-    _rewrite(path, lambda group: group.slice(0, 15))
-    assert "train/part-00002.parquet, row group" in (message := _error(broken))
-    assert "15 rows, the manifest says 16" in message
-
-
-def test_a_truncated_file_is_named_with_its_row_groups(broken: Exported) -> None:
-    path = broken[1] / "train/part-00002.parquet"
-    path.write_bytes(path.read_bytes()[:-300])
-    message = _error(broken)
-    assert "files unreadable" in message
-    assert "train/part-00002.parquet, row groups 0 to 3 (" in message
-
-
-def test_a_file_that_is_cut_off_while_it_is_read(tmp_path: Path) -> None:
-    described = write_trainset(tmp_path, rows=1024, group_rows=16)
-    batches = _feed((described, tmp_path), batch_size=16, row_groups=16).epoch(0)
-    next(batches)
-    for path in (tmp_path / "train").iterdir():
-        os.truncate(path, 1000)
-    with pytest.raises(DataError, match=r"train/part-0000\d.parquet, row group \d: unreadable"):
-        list(batches)
-
-
-@pytest.mark.parametrize("error", [MemoryError("no room"), KeyError("x")])
-def test_any_other_error_of_a_reader_says_where_it_was(
-    broken: Exported, monkeypatch: pytest.MonkeyPatch, error: Exception
-) -> None:
-    def fail(*_: Any) -> None:
-        raise error
-
-    monkeypatch.setattr(block_reader, "pack", fail)
-    with pytest.raises(type(error)) as caught:
-        next(_feed(broken).epoch(0))
-    assert any("while reading train/part-0000" in note for note in caught.value.__notes__)
-
-
-def _die(*_: Any, **__: Any) -> None:
-    raise SystemExit("a thread ends without a word")
-
-
-_DIES = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-
-
-@_DIES
-@pytest.mark.parametrize("threads", [1, 3])
-def test_a_reader_thread_that_dies_ends_the_feed(
-    trainset: Exported, monkeypatch: pytest.MonkeyPatch, threads: int
-) -> None:
-    before = set(threading.enumerate())
-    process = BlockWorker.process
-
-    def dying(self: BlockWorker, piece_index: int, **ventilated: Any) -> None:
-        _die() if piece_index == 40 else process(self, piece_index, **ventilated)
-
-    monkeypatch.setattr(BlockWorker, "process", dying)
-    with pytest.raises(LimelightError, match=f"of {threads} that read has died"):
-        list(_feed(trainset, threads=threads).epoch(0))
-    assert set(threading.enumerate()) <= before
-
-
-@_DIES
-def test_the_thread_that_hands_out_may_die_too(trainset: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ConcurrentVentilator, "_ventilate", _die)
-    with pytest.raises(LimelightError, match="the thread that hands row groups out has died"):
-        list(_feed(trainset).epoch(0))
-
-
-def test_data_pages_that_are_damaged(broken: Exported) -> None:
-    path = broken[1] / "train/part-00000.parquet"
-    data = bytearray(path.read_bytes())
-    data[4:200] = bytes(196)
-    path.write_bytes(bytes(data))
-    message = _error(broken)
-    assert "train/part-00000.parquet, row group 0: unreadable" in message
-
-
-def _without_two(group: pa.Table) -> pa.Table:
-    return group.drop_columns(["d__heat", "y__gift"])
-
-
-def _with_null(group: pa.Table) -> pa.Table:
-    return group.set_column(0, "row_id", pa.array([None, *range(15)], pa.int64()))
-
-
-def _as_float64(group: pa.Table) -> pa.Table:
-    place = group.column_names.index("d__heat")
-    return group.set_column(place, "d__heat", group.column("d__heat").cast(pa.float64()))
-
-
-def _with_short_lists(group: pa.Table) -> pa.Table:
-    place = group.column_names.index("s__watched__age")
-    return group.set_column(place, "s__watched__age", pa.array([[1, 2, 3]] * 13 + [[1]] * 3, pa.list_(pa.int32())))
-
-
-@pytest.mark.parametrize(
-    ("change", "expected"),
-    [
-        (_without_two, "columns missing (2); e.g. d__heat, y__gift"),
-        (_with_null, "column=row_id: train/part-00000.parquet, row group"),
-        (_as_float64, "type double, expected float"),
-        (_with_short_lists, "lists not of length 3 (3); e.g. 1"),
-    ],
-)
-def test_columns_that_break_the_contract(broken: Exported, change: Any, expected: str) -> None:
-    for number in range(4):
-        _rewrite(broken[1] / f"train/part-{number:05d}.parquet", change)
-    assert expected in _error(broken)
 
 
 def test_an_unknown_split_and_no_threads_are_refused(trainset: Exported) -> None:
     without_gate = trainset[0].model_copy(update={"splits": {"train": trainset[0].splits["train"]}})
     with pytest.raises(ConfError, match="no split 'gate'; it has train"):
-        _feed((without_gate, trainset[1]), split="gate")
+        feed_of((without_gate, trainset[1]), split="gate")
     with pytest.raises(ConfError, match=r"feed\.threads=0"):
-        _feed(trainset, threads=0)
+        feed_of(trainset, threads=0)
     with pytest.raises(ConfError, match=r"feed\.prefetch=-1"):
-        _feed(trainset, prefetch=-1)
+        feed_of(trainset, prefetch=-1)
