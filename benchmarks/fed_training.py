@@ -31,6 +31,7 @@ from training import models
 from training.batch import Batch
 from training.exchange import Exchange, HorovodExchange
 from training.feed import Feed
+from training.memory import keep_freed_memory
 from training.optim import OptimConf, Optimiser
 from training.step import Learner
 
@@ -119,6 +120,7 @@ def measure_on_ranks(options: argparse.Namespace) -> None:
     hvd.init()
     pin([options.cores[hvd.local_rank()]])
     exchange = HorovodExchange()
+    keep_freed_memory()
     source = Source(root=options.root, batch_size=BATCH_PER_RANK * hvd.size())
     trainset = without_lists(source.trainset)
     trainer = Trainer(trainset, exchange)

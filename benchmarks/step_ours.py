@@ -18,6 +18,7 @@ from pipeline.config import conf_folder
 from training.batch import Batch
 from training.config import ModelChoice, TrainConf
 from training.exchange import Exchange, SingleExchange
+from training.memory import keep_freed_memory
 from training.optim import DenseOptimConf, OptimConf, Optimiser
 from training.row_optim import RowOptimConf, RowTable
 from training.step import Learner
@@ -90,6 +91,8 @@ class OurStep:
     """See `Stepper`."""
 
     def __init__(self, spec: ArmSpec, exchange: Exchange) -> None:
+        if spec.device == "cpu":
+            keep_freed_memory()
         self.learner = learner(spec, exchange)
         self.batches: list[Batch] = [as_batch(rows).to(spec.device, spec.torch_dtype) for rows in resident(spec)]
 

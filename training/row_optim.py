@@ -18,6 +18,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
+from training.memory import row_zeros
+
 
 class RowOptimConf(BaseModel):
     """The embedding table's.
@@ -136,7 +138,7 @@ class RowAdagrad(LazyRows):
     def __init__(self, weight: nn.Parameter, blocks: Sequence[int], conf: RowOptimConf) -> None:
         super().__init__(weight, conf)
         self._blocks = tuple(blocks)
-        self.state["squares"] = weight.new_zeros(weight.shape[0], len(self._blocks))
+        self.state["squares"] = row_zeros((weight.shape[0], len(self._blocks)), like=weight)
 
     def _change(self, rows: Tensor, gradient: Tensor) -> Tensor:
         means = [block.square().mean(dim=1) for block in torch.split(gradient, list(self._blocks), dim=1)]
@@ -156,7 +158,7 @@ class LazyAdam(LazyRows):
 
     def __init__(self, weight: nn.Parameter, conf: RowOptimConf) -> None:
         super().__init__(weight, conf)
-        self.state = {"mean": torch.zeros_like(weight.data), "square": torch.zeros_like(weight.data)}
+        self.state = {name: row_zeros(weight.shape, like=weight) for name in ("mean", "square")}
 
     def _change(self, rows: Tensor, gradient: Tensor) -> Tensor:
         first, second = self.conf.betas

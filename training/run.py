@@ -23,6 +23,7 @@ from training.exchange import Exchange, open_exchange
 from training.feed import Feed
 from training.judgement import Record
 from training.loop import Hooks, Loop, StopRequest
+from training.memory import keep_freed_memory
 from training.optim import Optimiser
 from training.profiler import ProfileRequest, profiled
 from training.progress import progress_bar
@@ -114,6 +115,8 @@ class _Training:
         self.gives_up, self.profile = gives_up, profile
         self.trainset = read_trainset(trainset_url)
         device, dtype = device_of(conf, exchange.world), getattr(torch, conf.precision)
+        if device.type == "cpu":
+            keep_freed_memory()
         self.splits = Splits(
             conf=conf, trainset=self.trainset, url=trainset_url, exchange=exchange, device=device, dtype=dtype
         )

@@ -16,6 +16,7 @@ from torch.autograd.function import FunctionCtx
 from torch.nn import functional
 
 from features.manifest import PADDING_ID, TrainSet
+from training.memory import row_zeros
 from training.row_sums import PADDING_ROW, RowSegments, by_row, by_row_fixed, row_type
 
 INITIAL_STD = 0.01
@@ -69,7 +70,7 @@ class EmbeddingTable(nn.Module):
         self.dim = dim
         self.offsets = inputs.offsets()
         self.blocks = tuple(width for width in (dim, int(linear)) if width)
-        weight = torch.zeros(inputs.table_rows(), sum(self.blocks))
+        weight = row_zeros((inputs.table_rows(), sum(self.blocks)), like=torch.empty(0))
         nn.init.normal_(weight[:, :dim], std=INITIAL_STD)
         weight[[start + PADDING_ID for start in self.offsets.values()]] = 0.0
         self.weight = nn.Parameter(weight)
