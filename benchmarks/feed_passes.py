@@ -24,6 +24,7 @@ from torch import Tensor
 
 from benchmarks.feed_arms import OF_PETASTORM, ReadPass, Source, arms, bare_arrow
 from training.batch import Batch
+from training.memory import keep_freed_memory
 
 BYTES_PER_MB = 1_000_000
 INTEGERS = {4: torch.int32, 8: torch.int64}
@@ -187,6 +188,7 @@ def _serve(line: Connection, name: str, source: Source, files_by_row: int | None
     for category in (FutureWarning, UserWarning):
         warnings.filterwarnings("ignore", category=category, module="petastorm")
     pin(cores)
+    keep_freed_memory()  # as every training does: or bare Arrow, which allocates most, would be the slower for it
     read, own = arms(source, files_by_row)[name]
     while True:
         try:

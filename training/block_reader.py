@@ -24,7 +24,7 @@ from petastorm.reader import Reader
 from petastorm.workers_pool import EmptyResultError
 
 from features.errors import ConfError, DataError, Problem
-from training.blocks import Block, Part, pack
+from training.blocks import Block, Part, Rows, pack
 from training.feed_plan import Plan, RowGroup, Slice
 from training.open_files import EXPORT_AGAIN, OpenFiles
 from training.reader_pool import AHEAD_PER_THREAD, WatchedPool, Window
@@ -98,7 +98,7 @@ class BlockWorker(ArrowReaderWorker):  # type: ignore[misc]
             return
         group = self._source.groups[number]
         try:
-            parts = pack(self._read_row_group(group), self._source.parts)
+            parts = pack(self._read_row_group(group), self._source.parts, self._plan.row_order(group))
         except DataError as error:
             self.publish_func(DataError(replace(problem, what=_at(group, problem.what)) for problem in error.problems))
         except (OSError, pa.ArrowException) as error:
@@ -109,7 +109,7 @@ class BlockWorker(ArrowReaderWorker):  # type: ignore[misc]
             error.add_note(f"while reading {group.path}, row group {group.ordinal}")
             raise
         else:
-            self.publish_func(Block(row_group=number, parts=parts, order=self._plan.row_order(group)))
+            self.publish_func(Block(row_group=number, parts=parts))
 
     def _read_row_group(self, group: RowGroup) -> pa.Table:
         file = self.files.get(group.path)
@@ -181,7 +181,7 @@ class Blocks:
         self._untaken = {need.row_group: need.rows for need in needs}
         self._finished: int | None = None
 
-    def take(self, wanted: Slice, *, of: RowGroup) -> Block:
+    def take(self, wanted: Slice, *, of: RowGroup) -> Rows:
         """Rows of a block: views, to be copied before the next call, which lets a block go that was taken whole.
 
         Raises:

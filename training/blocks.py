@@ -6,8 +6,8 @@ n: rows, F: categorical fields, K: dense numbers, L: sequence length, T: tasks.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +19,7 @@ from features.errors import DataError, Problem
 from training.batch import Batch
 
 Array = NDArray[Any]
+Columns = Mapping[str, pa.ChunkedArray]
 
 PAD_ROW_ID = -1
 PAD_GROUP = -1
@@ -46,17 +47,24 @@ class Part:
     flat: bool = False
 
 
+class Rows(NamedTuple):
+    """Rows [start, stop) of a block's matrices; nothing is copied."""
+
+    parts: Mapping[str, Array]
+    start: int
+    stop: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """Rows of one row group as they are stored, part name → [n, …], and the order [n] in which the plan reads them."""
+    """Rows of one row group in the order in which the plan reads them, part name → [n, …]."""
 
     row_group: int
     parts: Mapping[str, Array]
-    order: NDArray[np.intp]
 
-    def rows(self, start: int, stop: int) -> Block:
-        """Those that are read from place `start` to place `stop`; nothing is copied."""
-        return replace(self, order=self.order[start:stop])
+    def rows(self, start: int, stop: int) -> Rows:
+        """Some of them."""
+        return Rows(self.parts, start, stop)
 
 
 def parts_of(trainset: m.TrainSet, *, with_position: bool) -> tuple[Part, ...]:
@@ -89,20 +97,27 @@ def parts_of(trainset: m.TrainSet, *, with_position: bool) -> tuple[Part, ...]:
     return tuple(parts)
 
 
-def pack(table: pa.Table, parts: Sequence[Part]) -> dict[str, Array]:
-    """Columns → matrices, rows as stored: scalar columns are put side by side; a list column is a view of its values.
+def pack(table: pa.Table, parts: Sequence[Part], order: NDArray[np.intp]) -> dict[str, Array]:
+    """Columns → matrices with their rows in an order: here, while they are still in the cache.
+
+    Args:
+        table: [n] rows.
+        parts: the matrices.
+        order: [n] a permutation; what is copied shares no memory with the table.
 
     Raises:
         DataError: columns with nulls, another type, or lists of another length; all of them at once.
     """
-    problems = [problem for part in parts for column in part.columns for problem in _problems(table, part, column)]
+    columns: Columns = dict(zip(table.column_names, table.columns, strict=True))
+    problems = [problem for part in parts for name in part.columns for problem in _problems(columns[name], name, part)]
     if problems:
         raise DataError(problems)
-    return {part.name: _pack_part(table, part) for part in parts}
+    return {part.name: _pack_part(columns, part, order) for part in parts}
 
 
-def _problems(table: pa.Table, part: Part, column: str) -> list[Problem]:
-    values = table.column(column)
+def _problems(values: pa.ChunkedArray, column: str, part: Part) -> list[Problem]:
+    if part.width is None and values.type == part.stored and not values.null_count:
+        return []  # nearly always
     actual = values.type if part.width is None else getattr(values.type, "value_type", None)
     if actual != part.stored:
         expected = part.stored if part.width is None else f"list<{part.stored}>"
@@ -119,17 +134,18 @@ def _problems(table: pa.Table, part: Part, column: str) -> list[Problem]:
     return [Problem(what=what, column=column, count=len(wrong), examples=np.unique(wrong).tolist(), remedy=_REMEDY)]
 
 
-def _pack_part(table: pa.Table, part: Part) -> Array:
+def _pack_part(columns: Columns, part: Part, order: NDArray[np.intp]) -> Array:
     if part.width is not None:
-        values: Array = _one_chunk(table.column(part.columns[0])).flatten().to_numpy()
-        return values.reshape(len(table), part.width)
-    columns = [_one_chunk(table.column(column)).to_numpy() for column in part.columns]
-    if part.flat:
-        flat: Array = columns[0]
-        return flat
-    packed = np.empty((len(table), len(columns)), dtype=part.stored.to_pandas_dtype())
-    for place, values in enumerate(columns):
-        packed[:, place] = values
+        values: Array = _one_chunk(columns[part.columns[0]]).flatten().to_numpy()
+        stored = values.reshape(len(order), part.width)
+    elif part.flat:
+        stored = _one_chunk(columns[part.columns[0]]).to_numpy()
+    else:
+        stored = np.empty((len(order), len(part.columns)), dtype=part.stored.to_pandas_dtype())
+        for place, name in enumerate(part.columns):
+            stored[:, place] = _one_chunk(columns[name]).to_numpy()
+    # An order is a permutation: mode "raise" would look at it once more.
+    packed: Array = np.take(stored, order, axis=0, mode="clip")
     return packed
 
 
@@ -137,20 +153,19 @@ def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
-def assemble(slices: Iterable[Block], parts: Sequence[Part], *, rows: int, pinned: bool = False) -> Batch:
+def assemble(slices: Iterable[Rows], parts: Sequence[Part], *, rows: int, pinned: bool = False) -> Batch:
     """Slices of blocks, one below the other, as a batch of `rows` rows; each is copied before the next is asked for.
 
-    Here rows come into their order: a value is copied once between the file's pages and the batch, a scalar twice.
     What the slices lack is padding: id 0 everywhere, label_mask 0, row_id and group −1. `pinned` takes memory that a
     GPU can copy from while the processor goes on.
     """
     tensors = {part.name: _empty(part, rows, pinned) for part in parts}
-    matrices = {name: tensor.numpy() for name, tensor in tensors.items()}
+    matrices = {name: tensor.numpy() for name, tensor in tensors.items() if tensor.numel()}
     filled = 0
     for piece in slices:
-        start, filled = filled, filled + len(piece.order)
+        start, filled = filled, filled + piece.stop - piece.start
         for name, matrix in matrices.items():
-            _gather(piece.parts[name], piece.order, matrix[start:filled])
+            matrix[start:filled] = piece.parts[name][piece.start : piece.stop]
         del piece  # or its block would outlive it until the next is there
     if filled < rows:
         for name, matrix in matrices.items():
@@ -166,14 +181,6 @@ def assemble(slices: Iterable[Block], parts: Sequence[Part], *, rows: int, pinne
         group=tensors["group"],
         row_id=tensors["row_id"],
     )
-
-
-def _gather(stored: Array, order: NDArray[np.intp], into: Array) -> None:
-    # An order is a permutation: mode "raise" would look at it once more.
-    if stored.dtype == into.dtype:
-        np.take(stored, order, axis=0, out=into, mode="clip")
-    else:
-        into[...] = np.take(stored, order, axis=0, mode="clip")
 
 
 def _empty(part: Part, rows: int, pinned: bool) -> torch.Tensor:
