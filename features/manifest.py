@@ -140,10 +140,20 @@ class Task(Frozen):
 
 
 class DataFile(Frozen):
-    """A Parquet file and the rows of each of its row groups, in order."""
+    """A Parquet file and the rows of each of its row groups, in order.
+
+    `checksums` are `features.checksums` of the row groups and of the footer; none where nobody took them.
+    """
 
     path: str
     row_groups: tuple[int, ...]
+    checksums: tuple[int, ...] = ()
+
+    @model_validator(mode="after")
+    def _a_checksum_per_piece(self) -> Self:
+        if self.checksums and len(self.checksums) != len(self.row_groups) + 1:
+            raise ValueError(f"{self.path}: {len(self.checksums)} checksums of {len(self.row_groups)} row groups")
+        return self
 
 
 class Split(Frozen):

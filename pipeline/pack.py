@@ -24,6 +24,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from features import storage
+from features.checksums import checksums
 from features.manifest import DataFile
 
 SCHEMA = "kind string, place int, payload binary"
@@ -87,7 +88,9 @@ class RowGroupWriter:
         if self._writer is None:
             return None
         self._writer.close()
-        return DataFile(path=self._url.rsplit("/", 1)[1], row_groups=tuple(self._row_groups))
+        with storage.open_input(self._url) as written:
+            sums = checksums(written)
+        return DataFile(path=self._url.rsplit("/", 1)[1], row_groups=tuple(self._row_groups), checksums=sums)
 
     def _write(self, table: pa.Table) -> None:
         if self._writer is None:

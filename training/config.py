@@ -15,6 +15,7 @@ from features.manifest import SplitName
 from training.calibration import CalibrationConf
 from training.gradients import ExchangeConf
 from training.optim import OptimConf
+from training.verification import VerifyFiles
 
 
 class _Conf(BaseModel):
@@ -114,6 +115,8 @@ class TrainConf(_Conf):
         feed_row_groups: the most row groups of a split in a rank's memory at once; None: as many as it reads from at
             once (streams of training.feed_plan), and four per thread.
         feed_prefetch: batches made ahead of the step, by a thread; 0: by the step's own.
+        verify_files: compare the files' bytes with the manifest's checksums before the first step: those on this host's
+            disks, `always`, or `never`. From an object store every byte would come twice.
         judge_train: score the train split, too, once training is over.
         judge_test: score the test split, where there is one; a search over settings must not see it.
         sampled_splits: splits whose negatives are a sample (`model.negatives_kept`): their figures weigh them back.
@@ -136,6 +139,7 @@ class TrainConf(_Conf):
     feed_threads: int = Field(default=2, ge=1)
     feed_row_groups: int | None = Field(default=None, ge=1)
     feed_prefetch: int = Field(default=2, ge=0)
+    verify_files: VerifyFiles = "local"
     judge_train: bool = False
     judge_test: bool = True
     sampled_splits: tuple[SplitName, ...] = ("train",)

@@ -46,6 +46,7 @@ from training.splits import Splits
 from training.step import Learner
 from training.storage import Folder
 from training.tracking import Tracking
+from training.verification import verify_files
 from training.warm_start import start_warm
 from training.world import World
 
@@ -146,6 +147,7 @@ class _Training:
 
     def run(self, *, resume: bool, init_from: str | None, show_progress: bool) -> TrainResult:
         """Train from a checkpoint, an earlier model, or anew; evaluate the best epoch; write everything down."""
+        verify_files(self.trainset, self.splits.url, self.conf.verify_files, self.exchange)
         stop = StopRequest()
         feed = self.splits.feed("train", self.conf.batch_size)
         saved = checkpoint.latest(self._checkpoints) if resume else None

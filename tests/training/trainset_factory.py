@@ -19,6 +19,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from features import manifest as m
+from features import storage
+from features.checksums import checksums
 
 TASTE = 4
 DEFAULT_TASKS = (
@@ -180,7 +182,9 @@ def _write_split(
         path = f"{name}/part-{number:05d}.parquet"
         (folder / name).mkdir(parents=True, exist_ok=True)
         write_row_groups(folder / path, columns, [groups[i] for i in members])
-        listed.append(m.DataFile(path=path, row_groups=tuple(len(groups[i]) for i in members)))
+        with storage.open_input(str(folder / path)) as written:
+            sums = checksums(written)
+        listed.append(m.DataFile(path=path, row_groups=tuple(len(groups[i]) for i in members), checksums=sums))
     return m.Split(
         days=(day,),
         files=tuple(listed),

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from features import manifest as m
 from features import storage
+from features.checksums import checksums
 from features.encoding import Encoder
 from features.errors import DataError, Problem
 from features.schema import label_name, mask_name, sequence_name
@@ -246,9 +247,10 @@ def _write_split(root: str, folder: m.SplitName, rows: Iterator[pa.Table], found
             writer.write_table(piece, row_group_size=size)
         assert writer is not None
         writer.close()
-        path = f"part-{number:05d}.parquet"
-        storage.write_bytes(f"{root}/{path}", bytes(sink.getvalue()))
-        files.append(m.DataFile(path=f"{folder}/{path}", row_groups=tuple(own)))
+        path, written = f"part-{number:05d}.parquet", sink.getvalue()
+        storage.write_bytes(f"{root}/{path}", bytes(written))
+        sums = checksums(pa.BufferReader(written))
+        files.append(m.DataFile(path=f"{folder}/{path}", row_groups=tuple(own), checksums=sums))
     return m.Split(
         days=(),
         files=tuple(files),
