@@ -47,7 +47,7 @@ def damaged(source: pa.NativeFile, expected: Sequence[int]) -> Iterator[str]:
 
 def _footer(source: pa.NativeFile) -> int:
     """Where the footer begins."""
-    size = source.size()
+    size: int = source.size()
     begin = size - _TAIL_BYTES
     length = int.from_bytes(source.read_at(4, begin), "little") if begin >= 0 else size
     if not 0 < length <= begin:
