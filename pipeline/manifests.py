@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from features.evaluation import Evaluation
 from pipeline.border import BorderChecks
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class PartitionManifest(BaseModel):
     `rows` are what they amount to; both are None in others. `meanings` are those of `pipeline.meanings`, in the order
     of the columns; `same_rows_as` are the digests of contents that this one replaced and kept columns of: the same
     rows, and the same values where both have a column of one meaning. Both are empty in older manifests.
+    A partition of evaluations has no files: all that it says is `evaluation`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -63,6 +65,7 @@ class PartitionManifest(BaseModel):
     same_rows_as: tuple[str, ...] = ()
     counts: Mapping[str, int] = Field(default_factory=dict)
     checks: BorderChecks | None = None
+    evaluation: Evaluation | None = None
     created_at: datetime.datetime
 
 
