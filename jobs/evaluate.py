@@ -57,9 +57,17 @@ def settings_of(warehouse: Warehouse, place: str, overrides: Sequence[str]) -> t
 
 
 def evaluate_new(
-    warehouse: Warehouse, champions: Mapping[str, Published | None], until: datetime.date, steps: Steps
+    warehouse: Warehouse,
+    champions: Mapping[str, Published | None],
+    until: datetime.date,
+    steps: Steps,
+    *,
+    commit: bool = True,
 ) -> Evaluated:
     """Evaluate every champion on every day up to `until` that it was not evaluated on yet.
+
+    Args:
+        commit: False writes nothing.
 
     Raises:
         HeldError: when another run evaluates one of the days; those before are committed.
@@ -77,7 +85,7 @@ def evaluate_new(
                 evaluated.unread[model] = f"samples of {day} lack {len(missing)} columns that it reads, e.g. {some}"
                 continue
             with steps.step(f"evaluate {model}") as step:
-                evaluated.done.append(_evaluate(warehouse, published, scorer, day))
+                evaluated.done.append(_evaluate(warehouse, published, scorer, day, commit=commit))
                 step.rows, step.note = evaluated.done[-1].rows, f"{day}, version {published.in_use.version}"
     return evaluated
 
@@ -88,7 +96,9 @@ def missing_columns(warehouse: Warehouse, scorer: Scorer, day: datetime.date) ->
     return sorted(set(needed_columns(scorer)) - {name for name, _ in manifest.schema_})
 
 
-def _evaluate(warehouse: Warehouse, published: Published, scorer: Scorer, day: datetime.date) -> Evaluation:
+def _evaluate(
+    warehouse: Warehouse, published: Published, scorer: Scorer, day: datetime.date, *, commit: bool
+) -> Evaluation:
     champion = published.in_use
 
     def score(urls: list[str], digest: str) -> Evaluation:
@@ -97,7 +107,10 @@ def _evaluate(warehouse: Warehouse, published: Published, scorer: Scorer, day: d
         )
         return evaluate_day(scorer, read_batches(urls, needed_columns(scorer)), subject)
 
-    return commit_evaluation(warehouse, champion, day, score)
+    if commit:
+        return commit_evaluation(warehouse, champion, day, score)
+    samples = warehouse.require(SAMPLES, [day])[day]
+    return score(warehouse.file_urls(samples), samples.digest)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

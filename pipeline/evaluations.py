@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from features.evaluation import FEATURE_EDGES, SCORE_EDGES, Evaluation
@@ -58,15 +58,12 @@ def read_evaluation(warehouse: Warehouse, champion: InUse, day: datetime.date) -
     return found if found is not None and (found.version, found.digest) == (champion.version, champion.digest) else None
 
 
-def newest_evaluation(
-    warehouse: Warehouse, champion: InUse, samples: dict[datetime.date, Committed]
+def standing_evaluation(
+    warehouse: Warehouse, champion: InUse, day: datetime.date, samples: Mapping[datetime.date, Committed]
 ) -> Evaluation | None:
-    """The champion's evaluation on the newest of some committed days that has one of the samples as they are now."""
-    for day in sorted(samples, reverse=True):
-        found = read_evaluation(warehouse, champion, day)
-        if _stands(found, samples[day]):
-            return found
-    return None
+    """The champion's evaluation on a day, unless the samples of the day are others now."""
+    found = read_evaluation(warehouse, champion, day)
+    return found if day not in samples or _stands(found, samples[day]) else None
 
 
 def commit_evaluation(

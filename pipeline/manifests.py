@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from features.evaluation import Evaluation
 from pipeline.border import BorderChecks
+from pipeline.decision import Record
 
 if TYPE_CHECKING:
     from pipeline.checks import BorderRules
@@ -44,7 +45,7 @@ class PartitionManifest(BaseModel):
     `rows` are what they amount to; both are None in others. `meanings` are those of `pipeline.meanings`, in the order
     of the columns; `same_rows_as` are the digests of contents that this one replaced and kept columns of: the same
     rows, and the same values where both have a column of one meaning. Both are empty in older manifests.
-    A partition of evaluations has no files: all that it says is `evaluation`.
+    Partitions of evaluations and decisions have no files: all that they say is `evaluation` or `decision`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -66,6 +67,7 @@ class PartitionManifest(BaseModel):
     counts: Mapping[str, int] = Field(default_factory=dict)
     checks: BorderChecks | None = None
     evaluation: Evaluation | None = None
+    decision: Record | None = None
     created_at: datetime.datetime
 
 

@@ -15,57 +15,14 @@ import datetime
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Literal
 
 from features.evaluation import Evaluation, TaskFigures
-from pipeline.border import Closed
+from pipeline.decision import STRENGTH, Action, Decision, Finding, Reason
 from pipeline.stability import psi
 from pipeline.trigger_facts import Champion, Facts, Limits, Making, ModelFacts, TriggerConf
 
-Action = Literal["nothing", "incremental", "full"]
-Reason = Literal[
-    "champion", "catalog", "conf", "settings", "new_rows", "hours", "auc_drop", "calibration", "score_psi",
-    "feature_psi", "oov",
-]  # fmt: skip
 Measure = Callable[[Facts, Champion, TriggerConf], tuple[float, str]]
-STRENGTH: Mapping[Action, int] = {"nothing": 0, "incremental": 1, "full": 2}
 ONE_DAY = datetime.timedelta(days=1)
-
-
-class Finding(Closed):
-    """One reason of one model.
-
-    Attributes:
-        figure: None where the reason is not a number, or its fact is missing.
-        limits: the thresholds; None where any change asks for a full retrain.
-        asks: for this action.
-        missing: the fact that is not there, in words; None otherwise.
-        why: what was seen.
-    """
-
-    model: str
-    reason: Reason
-    figure: float | None = None
-    limits: Limits | None = None
-    asks: Action
-    missing: str | None = None
-    why: str
-
-
-class Decision(Closed):
-    """What to do, and all that was looked at; `notes` are what changed the action that the reasons ask for."""
-
-    action: Action
-    key: str
-    mature: datetime.date
-    findings: tuple[Finding, ...]
-    notes: tuple[str, ...] = ()
-
-    @property
-    def reasons(self) -> tuple[Finding, ...]:
-        """Those that ask for something, the strongest first."""
-        asking = (found for found in self.findings if found.asks != "nothing")
-        return tuple(sorted(asking, key=lambda found: -STRENGTH[found.asks]))
 
 
 class MissingFactError(Exception):
@@ -194,21 +151,21 @@ def _calibration(facts: Facts, champion: Champion, conf: TriggerConf) -> tuple[f
     return abs(math.log(after)) - abs(math.log(before)), why
 
 
-def _score_psi(_: Facts, champion: Champion, conf: TriggerConf) -> tuple[float, str]:
+def _score_psi(facts: Facts, champion: Champion, conf: TriggerConf) -> tuple[float, str]:
     """The largest psi of any output's scores against those of its gate day."""
-    gate, now = _compared(champion, conf)
+    gate, now = _compared(facts, champion, conf)
     return _worst_psi(gate, gate.scores, now, now.scores, conf)
 
 
-def _feature_psi(_: Facts, champion: Champion, conf: TriggerConf) -> tuple[float, str]:
+def _feature_psi(facts: Facts, champion: Champion, conf: TriggerConf) -> tuple[float, str]:
     """The largest psi of any dense feature, as the champion encodes it, against that of its gate day."""
-    gate, now = _compared(champion, conf)
+    gate, now = _compared(facts, champion, conf)
     return _worst_psi(gate, gate.features, now, now.features, conf)
 
 
-def _oov(_: Facts, champion: Champion, conf: TriggerConf) -> tuple[float, str]:
+def _oov(facts: Facts, champion: Champion, conf: TriggerConf) -> tuple[float, str]:
     """The largest rise of any vocabulary's share of OOV ids over that of its gate day."""
-    gate, now = _compared(champion, conf)
+    gate, now = _compared(facts, champion, conf)
     rises = {
         name: (after - before, f"{name}: {after:.1%} of ids are OOV on {now.day}, {before:.1%} on {gate.day}")
         for name in gate.oov
@@ -232,12 +189,13 @@ MEASURES: Mapping[Reason, Measure] = {
 }
 
 
-def _both(champion: Champion) -> tuple[Evaluation, Evaluation]:
+def _both(facts: Facts, champion: Champion) -> tuple[Evaluation, Evaluation]:
     """The champion on its gate day, and on the newest labelled day."""
     if champion.reference is None:
         raise MissingFactError(f"an evaluation of version {champion.version} on its gate day {champion.gate_day}")
     if champion.newest is None:
-        raise MissingFactError(f"an evaluation of version {champion.version} on a labelled day")
+        newest = max((str(day) for day in facts.samples if day > champion.seen_until), default="any: none is committed")
+        raise MissingFactError(f"an evaluation of version {champion.version} on the newest labelled day {newest}")
     return champion.reference, champion.newest
 
 
@@ -246,7 +204,7 @@ Side = tuple[datetime.date, TaskFigures]
 
 def _judged(facts: Facts, champion: Champion, conf: TriggerConf) -> tuple[Side, Side]:
     """Figures of the main task on both days, each with enough rows and positives to mean something."""
-    gate, now = _both(champion)
+    gate, now = _both(facts, champion)
     return _judged_day(gate, facts.main_task, conf), _judged_day(now, facts.main_task, conf)
 
 
@@ -267,9 +225,9 @@ def _defined(what: str, facts: Facts, day: datetime.date, value: float | None) -
     return value
 
 
-def _compared(champion: Champion, conf: TriggerConf) -> tuple[Evaluation, Evaluation]:
+def _compared(facts: Facts, champion: Champion, conf: TriggerConf) -> tuple[Evaluation, Evaluation]:
     """Both days, cut into the same bins, with enough rows that shares are not noise."""
-    gate, now = _both(champion)
+    gate, now = _both(facts, champion)
     for evaluation in (gate, now):
         if evaluation.rows < conf.min_rows:
             raise MissingFactError(f"{conf.min_rows:,} rows on {evaluation.day}, which has {evaluation.rows:,}")

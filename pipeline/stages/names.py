@@ -10,6 +10,7 @@ ON_AIR_TILES = "tiles_on_air"
 ACTION_TILES = "tiles_actions"
 TRAINSETS = "trainsets"
 DECISIONS = "decisions"
+RETRAINS = "retrains"  # a folder of leases alone: who retrains
 
 
 def tile_table(entity: Entity) -> str:

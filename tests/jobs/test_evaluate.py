@@ -16,7 +16,7 @@ from jobs import evaluate
 from jobs.champions import Champions
 from jobs.console import Steps
 from jobs.evaluate import Evaluated, evaluate_new, require_read
-from pipeline.evaluations import InUse, newest_evaluation, read_evaluation
+from pipeline.evaluations import InUse, read_evaluation, standing_evaluation
 from pipeline.trigger_facts import Committed
 from tests.jobs.trigger_world import BETWEEN, MODEL, NEXT_DAY, ONE_DAY, ROWS, World, commit_samples, make_world
 from tests.training.raw_trainset import GATE_DAY, TRAIN_DAY
@@ -123,17 +123,9 @@ def test_what_is_read_is_of_the_version_and_the_samples_as_they_are(world: World
     other = InUse(model=MODEL, version="99", digest=champion.digest, seen_until=TRAIN_DAY)
     assert read_evaluation(world.warehouse, other, GATE_DAY) is None
     assert read_evaluation(world.warehouse, champion, NEXT_DAY + ONE_DAY) is None
-    committed = {
-        day: Committed(rows=ROWS, digest=manifests(world.root)[f"samples/dt={day}"].digest)
-        for day in (GATE_DAY, NEXT_DAY)
-    }
-    newest = newest_evaluation(world.warehouse, champion, committed)
-    assert newest is not None
-    assert newest.day == NEXT_DAY
-    committed[NEXT_DAY] = Committed(rows=ROWS, digest="written since")
-    newest = newest_evaluation(world.warehouse, champion, committed)
-    assert newest is not None
-    assert newest.day == GATE_DAY
+    assert standing_evaluation(world.warehouse, champion, GATE_DAY, {}) is not None
+    written_since = {GATE_DAY: Committed(rows=ROWS, digest="written since")}
+    assert standing_evaluation(world.warehouse, champion, GATE_DAY, written_since) is None
 
 
 def test_the_door_does_the_same_without_spark(made: World, capsys: pytest.CaptureFixture[str]) -> None:

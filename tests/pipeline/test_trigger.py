@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from features.evaluation import Oov
-from pipeline.trigger import MEASURES, Decision, decide, key_of
+from pipeline.decision import Decision
+from pipeline.trigger import MEASURES, decide, key_of
 from pipeline.trigger_facts import Champion, Committed, Facts, Limits, Making, TriggerConf
 from tests.oracle.stability import stability_index
 from tests.pipeline.trigger_facts import CONF, GATE_DAY, MAKING, MATURE, SEEN, champion, evaluation, facts, figures
@@ -116,7 +117,7 @@ def test_calibration_is_about_distance_from_one_whatever_the_side(before: float,
 
 MISSING = [
     pytest.param(champion(reference=None), {*MEASURES} - {"new_rows", "hours"}, "on its gate day 2026-01-10"),
-    pytest.param(champion(newest=None), {*MEASURES} - {"new_rows", "hours"}, "version 3 on a labelled day"),
+    pytest.param(champion(newest=None), {*MEASURES} - {"new_rows", "hours"}, "on the newest labelled day 2026-01-11"),
     pytest.param(now(tasks={}), {"auc_drop", "calibration"}, "figures of the main task enter"),
     pytest.param(now(tasks={"enter": figures(positives=49)}), {"auc_drop", "calibration"}, "50 positives of enter on"),
     pytest.param(now(tasks={"enter": figures(rows=10)}), {"auc_drop", "calibration"}, "1,000 rows of enter on"),
