@@ -11,7 +11,7 @@ import typer
 import yaml
 from rich.table import Table
 
-from jobs import cli_registry, cli_samples
+from jobs import cli_registry, cli_samples, cli_trigger
 from jobs.cli_options import (
     DEFAULT_WAREHOUSE,
     Day,
@@ -157,6 +157,7 @@ def incremental(
         raise typer.Exit(retrain("incremental", warehouse, date, place, overrides, out, truth, resume=resume))
 
 
+cli_trigger.add_to(app)
 cli_samples.add_to(app)
 
 

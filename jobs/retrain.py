@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,8 +23,9 @@ from jobs.settings import Settings, train_conf
 from jobs.stage_lines import tell_stages
 from pipeline.config import TrainDays, day_range, full_retrain_days
 from pipeline.context import ONE_DAY, Context
+from pipeline.leases import Lease
 from pipeline.run import compute_samples
-from pipeline.stages.names import TRAINSETS
+from pipeline.stages.names import RETRAINS, TRAINSETS
 from pipeline.tables import Warehouse
 from pipeline.trainset import TrainSetBuilder, load
 from training.published import MODEL_FILE
@@ -79,7 +81,15 @@ class Retrainer:
         self.registry = Registry.open(uri, artifacts)
 
     def full(self, date: datetime.date) -> Retrained:
-        """Train on the last M days that are mature on the morning of `date`."""
+        """Train on the last M days that are mature on the morning of `date`.
+
+        Raises:
+            HeldError: when another retrain of this warehouse is under way.
+        """
+        with self._alone():
+            return self._full(date)
+
+    def _full(self, date: datetime.date) -> Retrained:
         days = full_retrain_days(date, self._settings.pipeline)
         self.samples(days.all)
         trainset, root = self._build(f"full-{date}", days, self._young_booster(days))
@@ -91,7 +101,12 @@ class Retrainer:
         Raises:
             NotReadyError: when there is no champion, or no new mature day beside the gate day.
             DataError: when the champions were trained on different train sets.
+            HeldError: when another retrain of this warehouse is under way.
         """
+        with self._alone():
+            return self._incremental(date)
+
+    def _incremental(self, date: datetime.date) -> Retrained:
         cards = self._champion_cards()
         previous, champion = self._champion_trainset(cards)
         days = self._new_days(date, champion)
@@ -99,6 +114,10 @@ class Retrainer:
         trainset, root = self._build(f"incremental-{date}", days, previous, warm=True)
         starts = {model: str(card["run_folder"]) for model, card in cards.items()}
         return self._train_and_release(trainset, root, starts)
+
+    def _alone(self) -> Lease:
+        """Held by a retrain: two of one warehouse would publish over each other."""
+        return self._warehouse.lease(RETRAINS, ["of-this-warehouse"], uuid.uuid4().hex[:12])
 
     def samples(self, days: list[datetime.date] | tuple[datetime.date, ...]) -> None:
         """Compute what is missing or stale of the samples of these days."""

@@ -14,6 +14,7 @@ from features.manifest import TrainSet
 from pipeline.audit.conf import AuditConf
 from pipeline.config import PipelineConf, Section, TasksConf, conf_folder, parse, read_conf
 from pipeline.sources.report import SourceFacts
+from pipeline.trigger_facts import TriggerConf
 from training.verdict import GateConf
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class Settings(Section):
     registry: RegistrySettings = RegistrySettings()
     gate: GateConf | None = None
     audit: AuditConf = AuditConf()
+    trigger: TriggerConf | None = None
 
     @classmethod
     def load(cls, place: str, overrides: Iterable[str] = (), facts: SourceFacts | None = None) -> Self:
@@ -55,7 +57,9 @@ class Settings(Section):
             ConfError: every unknown key and every value out of range, at once.
         """
         values = read_conf(place, overrides)
-        own = {name: values.pop(name) for name in ("training", "gate", "registry", "audit") if name in values}
+        own = {
+            name: values.pop(name) for name in ("training", "gate", "registry", "audit", "trigger") if name in values
+        }
         problems: list[str] = []
 
         def checked(model: type[Any], content: Any, where: str) -> Any:
@@ -77,9 +81,12 @@ class Settings(Section):
         if gate is not None:
             main = pipeline.tasks.main if pipeline is not None else TasksConf().main
             gate = checked(GateConf, {"main_task": main} | gate, "gate")
+        trigger = own.get("trigger")
+        if trigger is not None:
+            trigger = checked(TriggerConf, trigger, "trigger")
         if problems:
             raise ConfError("\n".join(problems))
-        return cls(pipeline=pipeline, training=training, registry=registry, gate=gate, audit=audit)
+        return cls(pipeline=pipeline, training=training, registry=registry, gate=gate, audit=audit, trigger=trigger)
 
     def runs_folder(self, warehouse: str) -> Path:
         """Where trainings write: a local folder, which all ranks share when they run on several hosts.

@@ -57,7 +57,7 @@ def door_parser(name: str, description: str) -> argparse.ArgumentParser:
 def open_door(options: argparse.Namespace, name: str, *, force: bool = False) -> Iterator[Run]:
     """A session and everything that stages share; errors made on purpose end the process with their exit code."""
     with people_first():
-        _choose_conf(options.conf_dir)
+        choose_conf(options.conf_dir)
         with session(name, options.warehouse, options.place, options.overrides) as spark:
             yield open_run(spark, options.warehouse, options.place, options.overrides, force=force)
 
@@ -94,7 +94,8 @@ def run_stage(entry: Stage, run: Run, days: Sequence[datetime.date]) -> None:
     tell_unread(run.context)
 
 
-def _choose_conf(given: str | None) -> None:
+def choose_conf(given: str | None) -> None:
+    """Say where conf is: a folder that was given, else what the environment names, else beside the script's folder."""
     if given is not None:
         os.environ[CONF_FOLDER_VARIABLE] = given
     beside_script = Path(sys.argv[0]).resolve().parent.parent / "conf"

@@ -168,9 +168,10 @@ class PipelineConf(Section):
     retention: RetentionConf = RetentionConf()
     serving: ServingConf = ServingConf()
 
-    def fingerprint(self) -> str:
-        """Changes when any value changes; goes into every manifest."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
+    def trainset_fingerprint(self) -> str:
+        """Changes when a value changes that decides what a train set holds; goes into its manifest."""
+        deciding = self.model_dump_json(include={"time", "days", "downsample", "tasks", "leaves", "export"})
+        return hashlib.sha256(deciding.encode()).hexdigest()[:16]
 
 
 class TrainDays(Section):

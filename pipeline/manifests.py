@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from features.evaluation import Evaluation
 from pipeline.border import BorderChecks
+from pipeline.decision import Record
 
 if TYPE_CHECKING:
     from pipeline.checks import BorderRules
@@ -43,6 +45,7 @@ class PartitionManifest(BaseModel):
     `rows` are what they amount to; both are None in others. `meanings` are those of `pipeline.meanings`, in the order
     of the columns; `same_rows_as` are the digests of contents that this one replaced and kept columns of: the same
     rows, and the same values where both have a column of one meaning. Both are empty in older manifests.
+    Partitions of evaluations and decisions have no files: all that they say is `evaluation` or `decision`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -63,6 +66,8 @@ class PartitionManifest(BaseModel):
     same_rows_as: tuple[str, ...] = ()
     counts: Mapping[str, int] = Field(default_factory=dict)
     checks: BorderChecks | None = None
+    evaluation: Evaluation | None = None
+    decision: Record | None = None
     created_at: datetime.datetime
 
 

@@ -100,6 +100,13 @@ PLAN = (
         door="jobs/gate.py",
     ),
     Stage(
+        name="evaluate",
+        reads=("samples", "MLflow registry"),
+        writes=("evaluations_*",),
+        span="mature days that a champion has not seen, per model",
+        door="jobs/evaluate.py",
+    ),
+    Stage(
         name="serving",
         reads=("profiles_*", "recent_actions", "tiles_actions", "raw/users", "raw/anchors", "trainsets"),
         writes=("serving_user", "serving_anchor", "serving_user_category", "serving_user_anchor"),
@@ -133,7 +140,7 @@ def flow_picture() -> str:
 
     def node(table: str) -> str:
         group = table.split("_")[0].split("/")[0]
-        label = {"raw": "raw logs", "tiles": "tiles", "profiles": "profiles"}.get(group, table)
+        label = {"raw": "raw logs"}.get(group, group if group in ("tiles", "profiles", "evaluations") else table)
         return tables.setdefault(label, f"t{len(tables)}[({label})]")
 
     for entry in PLAN:

@@ -12,6 +12,7 @@ from pipeline.border import ColumnSeen, PastDay
 def psi(counts: Sequence[int], reference: Sequence[int], empty_share: float) -> float | None:
     """Population-stability index Σ (p − q) · ln(p / q) over bins; None when either side has no rows.
 
+    It is Jeffreys' divergence of binned shares, by this name in Siddiqi, Credit Risk Scorecards (2006).
     p and q are shares of a bin on this day and in the reference. A share below `empty_share` counts as that much, so
     that an empty bin weighs what few rows would, and not infinitely; shares are not scaled to 1 again. It is at least
     0, symmetric, and about (bins − 1) · (1/n + 1/m) for n and m rows of the same distribution.

@@ -240,7 +240,7 @@ class TrainSetBuilder:
                     digest=artefacts.digest(trainset.model_dump_json(exclude={"splits"}).encode()),
                     schema=(),
                     inputs=trainset.lineage,
-                    conf=self._conf.fingerprint(),
+                    conf=self._conf.trainset_fingerprint(),
                     counts={f"{split}_rows": count for split, count in rows.items()},
                     created_at=datetime.datetime.now(datetime.UTC),
                 )

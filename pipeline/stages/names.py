@@ -9,6 +9,8 @@ SAMPLES = "samples"
 ON_AIR_TILES = "tiles_on_air"
 ACTION_TILES = "tiles_actions"
 TRAINSETS = "trainsets"
+DECISIONS = "decisions"
+RETRAINS = "retrains"  # a folder of leases alone: who retrains
 
 
 def tile_table(entity: Entity) -> str:
@@ -24,3 +26,8 @@ def serving_table(entity: Entity) -> str:
 def profile_table(entity: Entity) -> str:
     """Window features of an entity as of a day."""
     return f"profiles_{entity}"
+
+
+def evaluation_table(model: str) -> str:
+    """How the champions of a model did on days of samples."""
+    return f"evaluations_{model}"

@@ -1,13 +1,21 @@
-"""Retrains: which training that was cut off may go on. The whole of a retrain runs in tests/e2e."""
+"""Retrains: one at a time, and which training that was cut off may go on. The whole of one runs in tests/e2e."""
 
 from __future__ import annotations
 
+import datetime
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
+from features.errors import HeldError
 from features.manifest import TRAINSET_FILE, TrainSet
-from jobs.retrain import is_same_trainset
+from jobs.console import Steps
+from jobs.retrain import Retrainer, is_same_trainset
+from jobs.settings import Settings
+from pipeline.context import Context
+from pipeline.tables import Warehouse
 from tests.training.trainset_factory import DEFAULT_TASKS, write_trainset
 
 
@@ -47,3 +55,12 @@ def test_other_rows_or_another_encoding_start_anew(
     tmp_path: Path, trainset: TrainSet, change: dict[str, object]
 ) -> None:
     assert not is_same_trainset(run_on(tmp_path, trainset.model_copy(update=change)), trainset)
+
+
+@pytest.mark.parametrize("kind", ["full", "incremental"])
+def test_there_is_one_retrain_at_a_time(tmp_path: Path, kind: str) -> None:
+    context = cast(Context, SimpleNamespace(warehouse=Warehouse(str(tmp_path))))
+    first, second = (Retrainer(context, Settings.load("local"), None, Steps()) for _ in range(2))
+    retrain = {"full": second.full, "incremental": second.incremental}[kind]
+    with first._alone(), pytest.raises(HeldError, match="retrains of-this-warehouse is held by run"):
+        retrain(datetime.date(2026, 1, 12))

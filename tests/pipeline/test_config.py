@@ -59,7 +59,9 @@ def test_days_of_a_full_retrain_never_touch(label_delay: int) -> None:
     assert list(days.all) == day_range(days.fit[0], days.gate)
 
 
-def test_the_fingerprint_follows_every_value() -> None:
-    one = parse(PipelineConf, pipeline_values(), "")
-    other = parse(PipelineConf, pipeline_values("export.seed=1"), "")
-    assert one.fingerprint() != other.fingerprint()
+def test_the_fingerprint_follows_what_decides_a_train_set_and_nothing_else() -> None:
+    one = parse(PipelineConf, pipeline_values(), "").trainset_fingerprint()
+    for deciding in ("export.seed=1", "days.train=3", "leaves.trees=3", "time.label_delay_days=2", "tasks.main=gift"):
+        assert parse(PipelineConf, pipeline_values(deciding), "").trainset_fingerprint() != one
+    for other in ("retention.state_days=20", "checks.one_in=2", "windows.max_deltas=3", "serving.buckets=2"):
+        assert parse(PipelineConf, pipeline_values(other), "").trainset_fingerprint() == one
