@@ -21,11 +21,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+from urllib.parse import unquote, urlsplit
 
 from pydantic import ValidationError
 
 from features.errors import DataError, Problem
 from features.manifest import Frozen
+from features.paths import require_name
+from features.redaction import redacted
+from features.storage import refuse_secrets
 from training.published import verify
 from training.verdict import VERDICT_FILE, Verdict
 
@@ -40,6 +44,7 @@ DIGEST_TAG = "limelight.digest"
 PROMOTION_TAG = "limelight.promotion"
 ROLLBACK_TAG = "limelight.rollback"
 NOISY = ("mlflow", "alembic", "sqlalchemy.engine")
+USER_VARIABLE, PASSWORD_VARIABLE = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
 
 
 class Move(Frozen):
@@ -85,8 +90,14 @@ class Registry:
         Args:
             tracking_uri: "sqlite:////path/mlflow.db", or the URL of a server.
             artifacts: folder (URL) of the artefacts of new experiments; a server decides by itself.
+
+        Raises:
+            ConfError: `artifacts` holds a secret, which MLflow would write down.
         """
-        return cls(quiet_client(tracking_uri), tracking_uri, artifacts)
+        if artifacts is not None:
+            refuse_secrets(artifacts)
+        uri = without_login(tracking_uri)
+        return cls(quiet_client(uri), uri, artifacts)
 
     def publish(
         self,
@@ -168,7 +179,7 @@ class Registry:
 
         found = self._client.get_model_version(name, version)
         source = _source(found)
-        target = into or Path(tempfile.gettempdir()) / "limelight-models" / name / version
+        target = into or _own_folder() / require_name(name) / require_name(version)
         local = None
         if "://" in source and not source.startswith("file://"):
             target.mkdir(parents=True, exist_ok=True)
@@ -259,7 +270,8 @@ class Registry:
 
 
 def quiet_client(tracking_uri: str) -> MlflowClient:
-    """An MLflow client that sends no telemetry and says warnings only."""
+    """An MLflow client that sends no telemetry and says warnings only; the URI's login goes by the environment."""
+    tracking_uri = without_login(tracking_uri)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     from mlflow.tracking import MlflowClient
@@ -267,6 +279,32 @@ def quiet_client(tracking_uri: str) -> MlflowClient:
     for logger in NOISY:
         logging.getLogger(logger).setLevel(logging.WARNING)
     return MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
+
+
+def without_login(tracking_uri: str) -> str:
+    """A server's URL without user and password; MLflow finds them in its own environment variables from now on.
+
+    MLflow would say the whole URL in its errors. A database's URL stays as it is: only it can hold the password.
+    """
+    parts = urlsplit(tracking_uri)
+    if parts.scheme not in ("http", "https") or parts.username is None:
+        return tracking_uri
+    os.environ[USER_VARIABLE] = unquote(parts.username)
+    os.environ[PASSWORD_VARIABLE] = unquote(parts.password or "")
+    return redacted(tracking_uri)
+
+
+def _own_folder() -> Path:
+    """Where copies of published folders lie: a folder that only this user may write to.
+
+    Raises:
+        DataError: it is somebody else's, or a link.
+    """
+    folder = Path(tempfile.gettempdir()) / f"limelight-models-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+        raise DataError([Problem(what=f"{folder} is not this user's own folder", remedy="Remove it, or set TMPDIR")])
+    return folder
 
 
 def _line(versions: Mapping[str, ModelVersion], champion: str | None) -> list[str]:
