@@ -15,21 +15,19 @@ from __future__ import annotations
 import getpass
 import logging
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
-from urllib.parse import unquote, urlsplit
 
 from pydantic import ValidationError
 
 from features.errors import DataError, Problem
 from features.manifest import Frozen
 from features.paths import require_name
-from features.redaction import redacted
 from features.storage import refuse_secrets
+from training.mlflow_access import own_folder, without_login
 from training.published import verify
 from training.verdict import VERDICT_FILE, Verdict
 
@@ -44,7 +42,6 @@ DIGEST_TAG = "limelight.digest"
 PROMOTION_TAG = "limelight.promotion"
 ROLLBACK_TAG = "limelight.rollback"
 NOISY = ("mlflow", "alembic", "sqlalchemy.engine")
-USER_VARIABLE, PASSWORD_VARIABLE = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
 
 
 class Move(Frozen):
@@ -179,7 +176,7 @@ class Registry:
 
         found = self._client.get_model_version(name, version)
         source = _source(found)
-        target = into or _own_folder() / require_name(name) / require_name(version)
+        target = into or own_folder() / require_name(name) / require_name(version)
         local = None
         if "://" in source and not source.startswith("file://"):
             target.mkdir(parents=True, exist_ok=True)
@@ -279,32 +276,6 @@ def quiet_client(tracking_uri: str) -> MlflowClient:
     for logger in NOISY:
         logging.getLogger(logger).setLevel(logging.WARNING)
     return MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
-
-
-def without_login(tracking_uri: str) -> str:
-    """A server's URL without user and password; MLflow finds them in its own environment variables from now on.
-
-    MLflow would say the whole URL in its errors. A database's URL stays as it is: only it can hold the password.
-    """
-    parts = urlsplit(tracking_uri)
-    if parts.scheme not in ("http", "https") or parts.username is None:
-        return tracking_uri
-    os.environ[USER_VARIABLE] = unquote(parts.username)
-    os.environ[PASSWORD_VARIABLE] = unquote(parts.password or "")
-    return redacted(tracking_uri)
-
-
-def _own_folder() -> Path:
-    """Where copies of published folders lie: a folder that only this user may write to.
-
-    Raises:
-        DataError: it is somebody else's, or a link.
-    """
-    folder = Path(tempfile.gettempdir()) / f"limelight-models-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
-        raise DataError([Problem(what=f"{folder} is not this user's own folder", remedy="Remove it, or set TMPDIR")])
-    return folder
 
 
 def _line(versions: Mapping[str, ModelVersion], champion: str | None) -> list[str]:

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from features.errors import ConfError
+from features.errors import ConfError, DataError
 from jobs.launch import launch, training_arguments
 from jobs.settings import TrainingSettings
 from tests.training.trainset_factory import write_trainset
 from training.config import TrainConf
-from training.registry import PASSWORD_VARIABLE, USER_VARIABLE, Registry, quiet_client
+from training.mlflow_access import PASSWORD_VARIABLE, USER_VARIABLE, own_folder
+from training.registry import Registry, quiet_client
 from training.tracking import URI_VARIABLE, Tracking, hand_over
 
 SECRET = "confidential-7f3a"
@@ -114,3 +115,15 @@ def test_a_place_of_artefacts_with_a_secret_is_refused(tmp_path: Path) -> None:
         Tracking.open(conf_with(f"sqlite:///{tmp_path}/a.db", place).tracking, "run")
     with pytest.raises(ConfError, match="s3://bucket/x was given with a key"):
         Registry.open(f"sqlite:///{tmp_path}/a.db", place)
+
+
+def test_copies_of_models_lie_in_a_folder_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    folder = own_folder()
+    assert folder == own_folder()
+    assert folder.stat().st_mode & 0o777 == 0o700
+    folder.rmdir()
+    (tmp_path / "elsewhere").mkdir()
+    folder.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match="not this user's own folder"):
+        own_folder()
