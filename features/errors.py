@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
+from features.redaction import redacted
+
 MAX_EXAMPLES = 5
 
 
@@ -56,9 +58,12 @@ class Problem:
 
 
 class LimelightError(Exception):
-    """Base of every error raised on purpose; `exit_code` becomes the process's."""
+    """Base of every error raised on purpose; `exit_code` becomes the process's. Messages lose secrets in URLs."""
 
     exit_code: ExitCode = ExitCode.FAILURE
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(redacted(message))
 
 
 class ConfError(LimelightError):

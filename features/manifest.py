@@ -1,7 +1,7 @@
 """What the data side hands to the training side: one frozen description of one train set.
 
 `pipeline.export` writes it as `trainset.json` in the folder of the train set; `training` reads it and
-nothing else. Every path in it is relative to that folder, except `Split.sample_files`, which are URLs.
+nothing else. Every path in it is relative to that folder (features.paths), except `Split.sample_files`, which are URLs.
 
 Ids. Every categorical value is an int32 id inside its vocabulary: 0 is padding (sequences, absent),
 1 is OOV, known keys start at 2. Vocabularies share one embedding table; the row of id i of vocabulary v
@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from features.paths import Name, RelativePath
 
 FORMAT_VERSION: Literal[1] = 1
 TRAINSET_FILE = "trainset.json"
@@ -72,7 +74,7 @@ class Vocabulary(Frozen):
 
     name: str
     num_ids: int = Field(ge=FIRST_KEY_ID, description="rows in the embedding table, padding and OOV included")
-    path: str | None = None
+    path: RelativePath | None = None
     digest: str | None = None
     hashed: bool = False
 
@@ -124,7 +126,7 @@ class VectorField(Frozen):
 class LeafModel(Frozen):
     """The one booster of a train set: fitted on `fit_days`, all of them before the first train day."""
 
-    path: str
+    path: RelativePath
     digest: str
     trees: int = Field(ge=1)
     features: tuple[str, ...]
@@ -145,7 +147,7 @@ class DataFile(Frozen):
     `checksums` are `features.checksums` of the row groups and of the footer; none where nobody took them.
     """
 
-    path: str
+    path: RelativePath
     row_groups: tuple[int, ...]
     checksums: tuple[int, ...] = ()
 
@@ -182,7 +184,7 @@ class TrainSet(Frozen):
     """A train set: what it holds, how it was encoded, and from what."""
 
     format_version: Literal[1] = FORMAT_VERSION
-    name: str
+    name: Name
     source: str
     seed: int
     logical_shards: int = Field(ge=1, description="S: row group i belongs to logical shard i mod S")

@@ -26,6 +26,9 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import fs
 
+from features.errors import ConfError
+from features.redaction import has_secret, redacted
+
 S3_SCHEMES = ("s3", "s3a", "s3n")  # the last two are Hadoop's names
 S3_ENDPOINT_VARIABLE = "AWS_ENDPOINT_URL"
 S3_CONFLICT_TRIES = 5
@@ -41,8 +44,27 @@ class FileEntry:
     mark: int
 
 
+def refuse_secrets(url: str) -> str:
+    """The URL itself.
+
+    Raises:
+        ConfError: it holds a key, a password or a token: it would be written into manifests and messages.
+    """
+    if has_secret(url):
+        raise ConfError(
+            f"{redacted(url)} was given with a key, a password or a token in it: take it out, and give it by the "
+            "environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) or by the cluster's own conf; see docs/safety.md"
+        )
+    return url
+
+
 def resolve(url: str) -> tuple[fs.FileSystem, str]:
-    """The file system of a URL (or local path), and the path in it."""
+    """The file system of a URL (or local path), and the path in it.
+
+    Raises:
+        ConfError: the URL holds a secret.
+    """
+    refuse_secrets(url)
     if "://" not in url:
         return fs.LocalFileSystem(), str(Path(url).absolute())
     scheme, rest = url.split("://", 1)
@@ -61,7 +83,8 @@ def _s3_bucket(bucket: str, query: str, _endpoint: str | None) -> fs.FileSystem:
 
 
 def absolute(url: str) -> str:
-    """A local path made absolute; a URL as it is."""
+    """A local path made absolute; a URL as it is. Raises ConfError when that holds a secret."""
+    refuse_secrets(url)
     return url.rstrip("/") if "://" in url else str(Path(url).absolute())
 
 

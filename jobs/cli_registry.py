@@ -1,14 +1,15 @@
-"""Commands about published models: rollback, withdraw, gate."""
+"""Commands about published models: rollback, withdraw, gate, score."""
 
 from __future__ import annotations
 
+import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from features.errors import ConfError, ExitCode
-from jobs.cli_options import DEFAULT_WAREHOUSE, Place, Warehouse
+from jobs.cli_options import DEFAULT_WAREHOUSE, Place, Warehouse, parse_day
 from jobs.console import console, people_first
 
 if TYPE_CHECKING:
@@ -55,6 +56,41 @@ def gate(
         raise typer.Exit(int(ExitCode.OK if verdict.passed else ExitCode.GATE_STOPPED))
 
 
+def score(
+    rows: Annotated[
+        str | None, typer.Argument(help="Raw features: a .parquet file, a folder of them, or .jsonl; path or URL.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="File of the scores: .parquet or .jsonl, with the rows' ids.")
+    ] = None,
+    folder: Annotated[str | None, typer.Option(help="A published folder; path or URL.")] = None,
+    model: Annotated[str | None, typer.Option(help="Instead: the champion of this name in the registry.")] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="No rows: verify the folder, and the scores of its examples.")
+    ] = False,
+    day: Annotated[
+        datetime.date | None,
+        typer.Option(parser=parse_day, metavar="YYYY-MM-DD", help="Whose vocabulary counts; each row's dt by default."),
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Rows in memory at once.")] = 8192,
+    warehouse: Warehouse = DEFAULT_WAREHOUSE,
+    place: Place = "local",
+) -> None:
+    """Score rows of raw features with a published model, or check it; without Spark and torch."""
+    if check != (rows is None) or check != (out is None):
+        raise typer.BadParameter("give either --check, or rows and --out")
+    from jobs.score import Chosen
+    from jobs.score import check as check_folder
+    from jobs.score import score as score_rows
+
+    with people_first():
+        chosen = Chosen(folder=folder, model=model, warehouse=warehouse, place=place)
+        if rows is None or out is None:
+            check_folder(chosen)
+        else:
+            score_rows(rows, out, chosen, day=day, rows_at_once=batch)
+
+
 def _registry_to_change(model: str, question: str, warehouse: str, place: str, *, yes: bool) -> Registry:
     """The registry, once the user has seen the model's versions and agreed; `yes` does not ask."""
     from jobs.settings import Settings
@@ -70,5 +106,5 @@ def _registry_to_change(model: str, question: str, warehouse: str, place: str, *
 
 def add_to(app: typer.Typer) -> None:
     """Give an application these commands."""
-    for command in (rollback, withdraw, gate):
+    for command in (rollback, withdraw, gate, score):
         app.command()(command)

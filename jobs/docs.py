@@ -1,6 +1,7 @@
 """What the documentation takes from the code, so that it cannot fall behind: `make docs` writes it, a test compares it.
 
 README.md           between markers: the flow (`pipeline.plan`), the raw tables (`pipeline.sources.raw_layout`)
+README.zh-CN.md     the raw tables
 docs/features.md    the whole page: features, sequences and labels of the catalog
 """
 
@@ -20,7 +21,7 @@ from pipeline.plan import flow_picture
 from pipeline.sources.raw_layout import RAW_TABLES, RawTable
 
 ROOT = Path(__file__).resolve().parent.parent
-README = ROOT / "README.md"
+README, CHINESE_README = ROOT / "README.md", ROOT / "README.zh-CN.md"
 FEATURES_PAGE = ROOT / "docs" / "features.md"
 
 WORDS: dict[type, str] = {
@@ -164,7 +165,8 @@ def generated() -> dict[Path, str]:
     readme = README.read_text(encoding="utf-8")
     for name, content in (("flow", flow_block()), ("raw tables", raw_tables_block())):
         readme = between(readme, name, content)
-    return {README: readme, FEATURES_PAGE: features_page(load_catalog())}
+    chinese = between(CHINESE_README.read_text(encoding="utf-8"), "raw tables", raw_tables_block())
+    return {README: readme, CHINESE_README: chinese, FEATURES_PAGE: features_page(load_catalog())}
 
 
 def main() -> None:

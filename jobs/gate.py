@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from features.errors import ExitCode, NotReadyError, Problem
+from features.paths import require_name
 from jobs.console import Steps, console
 from jobs.open_run import Run
 from jobs.release import Release, release
@@ -31,7 +32,7 @@ def judge(run: Run, trainset: str, models: Sequence[str]) -> list[Release]:
     warehouse = run.context.warehouse
     root = load(warehouse, trainset)[1]
     runs = run.settings.runs_folder(warehouse.url) / trainset
-    folders = {model: runs / model for model in models}
+    folders = {model: runs / require_name(model) for model in models}
     untrained = [model for model, folder in folders.items() if read_result(Folder(str(folder))) is None]
     if untrained:
         remedy = f"Train them with jobs/train.py --out {runs}/<model>, or name others by --model"

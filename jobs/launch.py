@@ -16,6 +16,7 @@ from features.storage import write_bytes
 from jobs.settings import TrainingSettings
 from training.config import TrainConf
 from training.result import TrainResult
+from training.tracking import hand_over
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -36,13 +37,14 @@ def training_arguments(
     trial: str | None = None,
     profile: str | None = None,
 ) -> list[str]:
-    """The rank's command line; settings travel as a file below `out_url`.
+    """The rank's command line; settings travel as a file below `out_url`, but for MLflow's password.
 
     Args:
         trial: URL of a TrialLink.
         profile: URL of a folder for a profile.
     """
     conf_url = f"{out_url}/{TRAIN_CONF_FILE}"
+    hand_over(conf.tracking)
     write_bytes(conf_url, conf.model_dump_json(indent=1).encode())
     arguments = ["--trainset", trainset_url, "--out", out_url, "--conf", conf_url]
     arguments += ["--resume"] if resume else []

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from features.errors import DataError, Problem, ResourceError
+from features.storage import refuse_secrets
 from jobs.settings import Settings, is_remote
 from jobs.spark_session import spark_session
 from pipeline.context import Context
@@ -39,10 +40,11 @@ def session(name: str, warehouse: str, place: str, overrides: Sequence[str] = ()
     """A Spark session in the business time zone, after a look at conf and at the disk.
 
     Raises:
-        ConfError: on any bad value; told before Spark starts.
+        ConfError: on any bad value, or a secret in the warehouse's URL; told before Spark starts.
         ResourceError: when the disk is too full.
     """
     settings = Settings.load(place, overrides)
+    refuse_secrets(warehouse)
     require_disk(warehouse, settings.pipeline.raw.min_free_bytes)
     with spark_session(name, place, settings.pipeline.time.zone) as spark:
         yield spark

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import yaml
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from features.errors import ConfError
 from features.manifest import TrainSet
+from features.paths import fault_of_name
+from features.redaction import SecretUrl
 from pipeline.audit.conf import AuditConf
 from pipeline.config import PipelineConf, Section, TasksConf, conf_folder, parse, read_conf
 from pipeline.sources.report import SourceFacts
@@ -31,11 +33,19 @@ class TrainingSettings(Section):
     incremental_epochs: int = Field(default=1, ge=1)
     runs: str | None = None
 
+    @field_validator("models")
+    @classmethod
+    def _models_are_names(cls, models: tuple[str, ...]) -> tuple[str, ...]:
+        faults = [f"{name!r} {fault}" for name in models if (fault := fault_of_name(name)) is not None]
+        if faults:
+            raise ValueError(f"names of models become paths: {', '.join(faults)}")
+        return models
+
 
 class RegistrySettings(Section):
     """MLflow: a server's URL, or null for SQLite and a folder beside a local warehouse."""
 
-    uri: str | None = None
+    uri: SecretUrl | None = Field(default=None, repr=False)
     artifacts: str | None = None
 
 
@@ -130,7 +140,7 @@ def model_values(name: str) -> dict[str, Any]:
         ConfError: when there is no such file; it names those there are.
     """
     path = conf_folder() / "models" / f"{name}.yaml"
-    if not path.exists():
+    if fault_of_name(name) is not None or not path.exists():
         known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml")))
         raise ConfError(f"conf training.models: there is no model {name!r}; conf/models has {known}")
     values: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from features.errors import DivergedError, LimelightError
+from features.redaction import RedactedFormatter
 from features.storage import read_bytes
 from jobs.trial_link import TrialLink
 from training.config import TrainConf
@@ -86,7 +87,9 @@ def _run_trial(conf: TrainConf, options: argparse.Namespace) -> TrainResult:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code: 0 trained, 143 interrupted and saved, else the error's."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    lines = logging.StreamHandler()
+    lines.setFormatter(RedactedFormatter("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[lines])
     try:
         if parse_arguments(given).launcher == "spark":
             from jobs.launch import run_on_spark

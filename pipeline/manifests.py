@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict, Field
 
 from features.evaluation import Evaluation
+from features.paths import Name, RelativePath
 from pipeline.border import BorderChecks
 from pipeline.decision import Record
 
@@ -29,7 +30,7 @@ class DataFile(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    path: str
+    path: RelativePath
     rows: int
     bytes: int
     happened: datetime.date | None = None
@@ -49,10 +50,10 @@ class PartitionManifest(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    table: str
-    partition: str
+    table: Name
+    partition: Name
     generation: int = Field(ge=1)
-    attempt: str
+    attempt: Name
     files: tuple[DataFile, ...]
     rows: int
     stored_rows: int | None = None

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 
 from features import storage
 from features.errors import DataError, HeldError, NotReadyError, Problem
+from features.paths import require_name
 from pipeline.attempts import Attempt
 from pipeline.border import BorderChecks, PastDay
 from pipeline.leases import Lease
@@ -47,11 +48,11 @@ class Warehouse:
         self.url = storage.absolute(url)
 
     def table_url(self, table: str) -> str:
-        """Folder of a table."""
-        return f"{self.url}/{table}"
+        """Folder of a table. Raises DataError when the name leads elsewhere."""
+        return f"{self.url}/{require_name(table)}"
 
     def _manifest_folder(self, table: str, partition: str) -> str:
-        return f"{self.table_url(table)}/manifests/{partition}"
+        return f"{self.table_url(table)}/manifests/{require_name(partition)}"
 
     def manifest_files(self, table: str, partition: str) -> list[storage.FileEntry]:
         """The manifests of a partition, oldest generation first."""

@@ -29,6 +29,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from features.errors import DataError, Problem
+from features.paths import RelativePath
 from training.storage import Folder
 
 log = logging.getLogger(__name__)
@@ -98,7 +99,7 @@ class Checkpoint:
 class _File(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    path: str
+    path: RelativePath
     size: int
     sha256: str
 

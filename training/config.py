@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 
 from features.errors import ConfError
 from features.manifest import SplitName
+from features.redaction import SecretUrl
 from training.calibration import CalibrationConf
 from training.gradients import ExchangeConf
 from training.optim import OptimConf
@@ -88,10 +89,11 @@ class RankTimeouts(_Conf):
 class TrackingConf(_Conf):
     """MLflow: a URI of a server or a database; None leaves tracking out.
 
-    `artifacts` is where a database's experiment keeps its files; a server knows that itself.
+    `artifacts` is where a database's experiment keeps its files; a server knows that itself. A password in `uri` is
+    not written down with the rest (docs/safety.md).
     """
 
-    uri: str | None = None
+    uri: SecretUrl | None = Field(default=None, repr=False)
     experiment: str = "limelight"
     artifacts: str | None = None
 

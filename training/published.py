@@ -25,7 +25,8 @@ from pydantic import Field
 
 from features.errors import DataError, Problem
 from features.manifest import Frozen
-from features.storage import resolve
+from features.paths import RelativePath, inside, require_path
+from features.storage import list_files, resolve
 
 GRAPH_FILE = "model.onnx"
 MODEL_FILE = "model.json"
@@ -39,7 +40,7 @@ _BLOCK = 1 << 20
 class PublishedFile(Frozen):
     """A file of the folder; `path` is relative to it."""
 
-    path: str
+    path: RelativePath
     size: int = Field(ge=0)
     sha256: str
 
@@ -93,7 +94,7 @@ def verify(folder: Path) -> Contents:
     """Read MANIFEST.json and check every file against it.
 
     Raises:
-        DataError: naming every file that is missing, changed or not listed.
+        DataError: naming every file that is missing, changed or not listed; or one that a link takes elsewhere.
     """
     manifest = folder / MANIFEST_FILE
     if not manifest.is_file():
@@ -102,7 +103,8 @@ def verify(folder: Path) -> Contents:
         )
     contents = Contents.model_validate_json(manifest.read_text())
     listed = {file.path: file for file in contents.files}
-    present = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()} - {MANIFEST_FILE}
+    found_paths = [path.relative_to(folder).as_posix() for path in folder.rglob("*")]
+    present = {path for path in found_paths if inside(folder, path).is_file()} - {MANIFEST_FILE}
     changed = [
         path
         for path in sorted(listed.keys() & present)
@@ -130,11 +132,17 @@ def verify(folder: Path) -> Contents:
 
 @contextmanager
 def local_copy(url: str) -> Iterator[Path]:
-    """The folder itself when it is local, otherwise a temporary copy of it."""
+    """The folder itself when it is local, otherwise a temporary copy of it.
+
+    Raises:
+        DataError: the store has a name that leads out of the folder.
+    """
     filesystem, path = resolve(url)
     if isinstance(filesystem, fs.LocalFileSystem):
         yield Path(path)
         return
+    for entry in list_files(url, recursive=True):
+        require_path(entry.name)
     with tempfile.TemporaryDirectory(prefix="limelight-published-") as copy:
         fs.copy_files(path, copy, source_filesystem=filesystem, destination_filesystem=fs.LocalFileSystem())
         yield Path(copy)

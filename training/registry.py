@@ -15,7 +15,6 @@ from __future__ import annotations
 import getpass
 import logging
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,6 +25,9 @@ from pydantic import ValidationError
 
 from features.errors import DataError, Problem
 from features.manifest import Frozen
+from features.paths import require_name
+from features.storage import refuse_secrets
+from training.mlflow_access import own_folder, without_login
 from training.published import verify
 from training.verdict import VERDICT_FILE, Verdict
 
@@ -85,8 +87,14 @@ class Registry:
         Args:
             tracking_uri: "sqlite:////path/mlflow.db", or the URL of a server.
             artifacts: folder (URL) of the artefacts of new experiments; a server decides by itself.
+
+        Raises:
+            ConfError: `artifacts` holds a secret, which MLflow would write down.
         """
-        return cls(quiet_client(tracking_uri), tracking_uri, artifacts)
+        if artifacts is not None:
+            refuse_secrets(artifacts)
+        uri = without_login(tracking_uri)
+        return cls(quiet_client(uri), uri, artifacts)
 
     def publish(
         self,
@@ -168,7 +176,7 @@ class Registry:
 
         found = self._client.get_model_version(name, version)
         source = _source(found)
-        target = into or Path(tempfile.gettempdir()) / "limelight-models" / name / version
+        target = into or own_folder() / require_name(name) / require_name(version)
         local = None
         if "://" in source and not source.startswith("file://"):
             target.mkdir(parents=True, exist_ok=True)
@@ -259,7 +267,8 @@ class Registry:
 
 
 def quiet_client(tracking_uri: str) -> MlflowClient:
-    """An MLflow client that sends no telemetry and says warnings only."""
+    """An MLflow client that sends no telemetry and says warnings only; the URI's login goes by the environment."""
+    tracking_uri = without_login(tracking_uri)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     from mlflow.tracking import MlflowClient

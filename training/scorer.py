@@ -17,6 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from features.encoding import Encoder, flat_array
+from features.errors import DataError, Problem
 from features.manifest import (
     TRAINSET_FILE,
     TrainSet,
@@ -31,6 +32,7 @@ from training.sample_rows import to_table
 ROWS_AT_ONCE = 4096
 IDS, DENSE = "ids", "dense"
 LOGITS, PROBABILITIES = "logits", "probabilities"
+MAX_EXAMPLE_DIFFERENCE = 1e-5
 
 Array = NDArray[Any]
 
@@ -82,29 +84,41 @@ class Scorer:
         contents: what the folder holds.
         trainset: how rows are encoded.
         encoder: does it.
+        schema: column → type of the rows that it scores, spelled as in training.sample_rows.
     """
 
     def __init__(
-        self, contents: Contents, trainset: TrainSet, encoder: Encoder, session: onnxruntime.InferenceSession
+        self,
+        contents: Contents,
+        trainset: TrainSet,
+        encoder: Encoder,
+        schema: Mapping[str, str],
+        session: onnxruntime.InferenceSession,
     ) -> None:
-        self.contents, self.trainset, self.encoder = contents, trainset, encoder
+        self.contents, self.trainset, self.encoder, self.schema = contents, trainset, encoder, schema
         self._session = session
 
     @classmethod
-    def open(cls, folder_url: str, *, threads: int = 1) -> Scorer:
+    def open(cls, folder_url: str, *, threads: int = 1, examples: bool = False) -> Scorer:
         """Verify and load a published folder.
 
         Args:
             folder_url: local path or URL.
             threads: of ONNX Runtime, within an operator.
+            examples: score the folder's examples, too: they must get what PyTorch gave them.
 
         Raises:
-            DataError: if a file is missing or changed.
+            DataError: if a file is missing or changed, or an example gets another score.
         """
         with local_copy(folder_url) as folder:
             contents = verify(folder)
             trainset = TrainSet.model_validate_json((folder / TRAINSET_FILE).read_text())
-            return cls(contents, trainset, Encoder.load(trainset, str(folder)), open_graph(folder, threads=threads))
+            encoder = Encoder.load(trainset, str(folder))
+            schema = json.loads((folder / SCHEMA_FILE).read_text())
+            scorer = cls(contents, trainset, encoder, schema, open_graph(folder, threads=threads))
+            if examples:
+                scorer.check(folder)
+            return scorer
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -123,6 +137,21 @@ class Scorer:
         """
         _, probabilities = self.run(graph_inputs(self.encoder.encode(samples, day), self.trainset))
         return {task: probabilities[:, place].astype(np.float64) for place, task in enumerate(self.tasks)}
+
+    def check(self, folder: Path) -> float:
+        """The largest difference between the scores that the folder's examples get and those that they must get.
+
+        Raises:
+            DataError: it is above 1e-5, or a score is no number.
+        """
+        rows, expected = read_examples(folder)
+        scores = self.score(rows)
+        difference = max(float(np.abs(scores[task] - expected[task]).max()) for task in self.tasks)
+        if not difference <= MAX_EXAMPLE_DIFFERENCE:
+            what = f"examples in {folder} get scores that differ by {difference:.3g} from those that they must get"
+            remedy = "Do not score with it here: compare the versions of onnxruntime and xgboost with those of training"
+            raise DataError([Problem(what=what, count=len(rows), remedy=remedy)])
+        return difference
 
     def run(self, inputs: Mapping[str, Array], rows_at_once: int = ROWS_AT_ONCE) -> tuple[Array, Array]:
         """Graph inputs → logits and probabilities, both [n, T] float32."""

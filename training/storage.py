@@ -87,8 +87,9 @@ class ArrowOpener(LegacyFileSystem):  # type: ignore[misc]
         self._filesystem = folder.filesystem
 
     def isdir(self, path: str) -> bool:
-        """Whether the path is a folder."""
-        return bool(self._filesystem.get_file_info(path).type == fs.FileType.Directory)
+        """Never: a train set lists files. In a folder Petastorm would look for a pickled schema, and load it."""
+        del path
+        return False
 
     def isfile(self, path: str) -> bool:
         """Whether the path is a file."""

@@ -7,9 +7,12 @@ resumed goes on under the same id.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from features.redaction import has_secret, redacted
+from features.storage import refuse_secrets
 from training.config import TrackingConf
 from training.registry import quiet_client
 
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 MAX_PARAM = 500  # characters: the shortest limit among MLflow's stores
+URI_VARIABLE = "MLFLOW_TRACKING_URI"
 
 
 class Tracking:
@@ -32,10 +36,14 @@ class Tracking:
 
     @classmethod
     def open(cls, conf: TrackingConf, run_name: str, run_id: str | None = None) -> Tracking:
-        """Start a run, or take one up again by its id."""
+        """Start a run, or take one up again by its id.
+
+        Raises:
+            ConfError: `artifacts` holds a secret, which MLflow would write down.
+        """
         if conf.uri is None:
             return cls.absent()
-        client = quiet_client(conf.uri)
+        client = quiet_client(_with_secret(conf.uri))
         if run_id is None:
             run_id = str(client.create_run(_experiment(client, conf), run_name=run_name).info.run_id)
         else:
@@ -47,7 +55,7 @@ class Tracking:
         if self._client is None or self.run_id is None:
             return
         for name, value in flattened(conf):
-            self._client.log_param(self.run_id, name, str(value)[:MAX_PARAM])
+            self._client.log_param(self.run_id, name, redacted(str(value))[:MAX_PARAM])
 
     def epoch(self, record: Mapping[str, Any]) -> None:
         """The numbers of an epoch's record: train_loss.<task>, valid.<task>.<metric>, rows_per_second, …"""
@@ -66,11 +74,24 @@ class Tracking:
         self._client.set_terminated(self.run_id, status=status)
 
 
+def hand_over(conf: TrackingConf) -> None:
+    """Leave a URI that has a secret to the processes that this one starts: the conf file that they read is without."""
+    if conf.uri is not None and has_secret(conf.uri):
+        os.environ[URI_VARIABLE] = conf.uri
+
+
+def _with_secret(uri: str) -> str:
+    """The URI as it was handed over; itself where none was, or another one."""
+    given = os.environ.get(URI_VARIABLE, "")
+    return given if redacted(given) == uri else uri
+
+
 def _experiment(client: MlflowClient, conf: TrackingConf) -> str:
     found = client.get_experiment_by_name(conf.experiment)
     if found is not None:
         return str(found.experiment_id)
-    return str(client.create_experiment(conf.experiment, artifact_location=conf.artifacts))
+    artifacts = refuse_secrets(conf.artifacts) if conf.artifacts is not None else None
+    return str(client.create_experiment(conf.experiment, artifact_location=artifacts))
 
 
 def flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

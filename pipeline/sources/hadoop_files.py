@@ -11,6 +11,8 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
+from features.storage import refuse_secrets
+
 
 @dataclass(frozen=True, kw_only=True)
 class FileEntry:
@@ -32,6 +34,7 @@ class HadoopFiles:
     """The FileSystem that serves one root URL."""
 
     def __init__(self, spark: SparkSession, root: str) -> None:
+        refuse_secrets(root)
         jvm: Any = spark._jvm
         jsc: Any = spark.sparkContext._jsc
         self._jvm = jvm

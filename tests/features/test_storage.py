@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from features import storage
+from features.errors import ConfError
 from tests.s3_server import S3Server
 
 
@@ -67,3 +68,13 @@ def test_the_store_refuses_what_is_no_conflict(s3: str) -> None:
 
     with pytest.raises(ClientError, match="NoSuchBucket"):
         storage.create_exclusively("s3://there-is-no-such-bucket/x", b"")
+
+
+@pytest.mark.parametrize(
+    "url", ["s3://KEY:hush@bucket/x", "hdfs://ann:hush@nn:8020/x", "s3://bucket/x?secret_key=hush"]
+)
+def test_a_url_with_a_secret_is_refused_before_anything_is_asked_of_the_store(url: str) -> None:
+    for ask in (storage.resolve, storage.absolute, storage.read_bytes, storage.exists, storage.list_files):
+        with pytest.raises(ConfError, match="AWS_SECRET_ACCESS_KEY") as refused:
+            ask(url)
+        assert "hush" not in str(refused.value)

@@ -14,7 +14,7 @@ from features.errors import ExitCode
 from jobs import docs
 from jobs.cli import app
 
-PAGES = [docs.README, docs.ROOT / "CONTRIBUTING.md", *sorted((docs.ROOT / "docs").rglob("*.md"))]
+PAGES = [docs.README, docs.CHINESE_README, docs.ROOT / "CONTRIBUTING.md", *sorted((docs.ROOT / "docs").rglob("*.md"))]
 
 
 def name_of(page: Path) -> str:
@@ -71,8 +71,36 @@ def test_files_that_are_named_exist(page: Path) -> None:
     assert [path for path in named if not (docs.ROOT / path).exists()] == []
 
 
-def test_the_readme_explains_every_exit_code() -> None:
-    told = re.findall(r"^\| (\d+) \| ([A-Z_]+) \|", docs.README.read_text(encoding="utf-8"), re.MULTILINE)
+def bash_blocks(page: Path) -> list[str]:
+    return re.findall(r"^```bash\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def inline_commands(page: Path) -> set[str]:
+    """What stands between backticks and can be typed: commands with their options, targets, settings."""
+    return set(re.findall(r"`((?:limelight|make|spark-submit|--set) [^`]+)`", page.read_text(encoding="utf-8")))
+
+
+def test_the_chinese_readme_has_the_commands_of_the_english_one_in_order() -> None:
+    english = bash_blocks(docs.README)
+    assert len(english) >= 2
+    assert bash_blocks(docs.CHINESE_README) == english
+
+
+def test_the_chinese_readme_names_no_other_commands() -> None:
+    chinese = inline_commands(docs.CHINESE_README)
+    assert len(chinese) > 20
+    assert chinese - inline_commands(docs.README) == set()
+
+
+def test_the_readmes_link_to_each_other() -> None:
+    for page, other in ((docs.README, docs.CHINESE_README), (docs.CHINESE_README, docs.README)):
+        first_lines = page.read_text(encoding="utf-8").splitlines()[:4]
+        assert any(f"]({other.name})" in line for line in first_lines)
+
+
+@pytest.mark.parametrize("page", [docs.README, docs.CHINESE_README], ids=name_of)
+def test_the_readmes_explain_every_exit_code(page: Path) -> None:
+    told = re.findall(r"^\| (\d+) \| ([A-Z_]+) \|", page.read_text(encoding="utf-8"), re.MULTILINE)
     assert told == [(str(code.value), code.name) for code in ExitCode]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import random
@@ -195,3 +196,15 @@ def test_values_that_are_not_plain_are_refused_before_anything_is_written(url: s
 def test_keep_must_be_positive(url: str) -> None:
     with pytest.raises(ValueError, match="keep=0"):
         save(url, _checkpoint(), keep=0)
+
+
+@pytest.mark.parametrize("path", ["../elsewhere/weights.safetensors", "/etc/hostname", "attempt/../../x"])
+def test_a_checkpoint_that_names_a_file_elsewhere_is_refused(tmp_path: Path, path: str) -> None:
+    url = str(tmp_path / "run")
+    save(url, _checkpoint(), keep=1)
+    (pointer,) = Path(url).glob("checkpoint.*.json")
+    document = json.loads(pointer.read_text())
+    document["files"]["weights"]["path"] = path
+    pointer.write_text(json.dumps(document))
+    with pytest.raises(DataError, match="the path"):
+        latest(url)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import threading
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from petastorm.etl.dataset_metadata import UNISCHEMA_KEY
 from petastorm.workers_pool.ventilator import ConcurrentVentilator
 
 from features.errors import DataError, LimelightError
+from features.manifest import DataFile
 from tests.training.feeds import Exported, feed_of, write_unequal
 from tests.training.trainset_factory import Sizes, write_trainset
 from training import block_reader
@@ -176,3 +179,28 @@ def test_columns_that_break_the_contract(broken: Exported, change: Any, expected
     for number in range(4):
         _rewrite(broken[1] / f"train/part-{number:05d}.parquet", change)
     assert expected in _error(broken)
+
+
+class _Payload:
+    """What runs when it is unpickled: by builtins, which Petastorm's own unpickler lets through."""
+
+    def __init__(self, code: str) -> None:
+        self.code = code
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return exec, (self.code,)
+
+
+def test_a_folder_in_place_of_a_file_is_not_asked_for_petastorms_pickled_schema(broken: Exported) -> None:
+    """Petastorm reads one from `_common_metadata`, where it is given a folder of Parquet files."""
+    trainset, root = broken
+    proof = root / "was run"
+    payload = pickle.dumps(_Payload(f"open({str(proof)!r}, 'w').close()"))
+    schema = pq.read_schema(root / "train/part-00000.parquet").with_metadata({UNISCHEMA_KEY: payload})
+    pq.write_metadata(schema, root / "train/_common_metadata")
+    train = trainset.splits["train"]
+    groups = tuple(rows for file in train.files for rows in file.row_groups)
+    folder = train.model_copy(update={"files": (DataFile(path="train", row_groups=groups),)})
+    planted = trainset.model_copy(update={"splits": {**trainset.splits, "train": folder}})
+    assert "files missing" in _error((planted, root))
+    assert not proof.exists()

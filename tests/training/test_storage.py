@@ -72,7 +72,7 @@ def test_petastorm_reads_through_arrow_and_writes_nothing(folder: Folder) -> Non
     opener = ArrowOpener(folder)
     assert opener.isfile(folder.path("x"))
     assert not opener.isdir(folder.path("x"))
-    assert opener.isdir(folder.path("x").removesuffix("/x"))
+    assert not opener.isdir(folder.path("x").removesuffix("/x")), "nothing is looked for in a folder"
     with opener.open(folder.path("x")) as file:
         assert file.read() == b"123"
     with pytest.raises(ValueError, match="only read"):
