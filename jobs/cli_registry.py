@@ -1,13 +1,11 @@
-"""Commands about published models: rollback, withdraw, gate."""
+"""Commands about published models: rollback, withdraw."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from features.errors import ConfError, ExitCode
 from jobs.cli_options import DEFAULT_WAREHOUSE, Place, Warehouse
 from jobs.console import console, people_first
 
@@ -40,21 +38,6 @@ def withdraw(
         console.print(f"[green]✓[/] {model}: version {version} is withdrawn; there is no champion")
 
 
-def gate(
-    verdict_file: Annotated[Path, typer.Argument(help="verdict.json of a training, or the folder it is in.")],
-) -> None:
-    """Explain a verdict: every figure, interval and reason. Exits non-zero when it stopped the model."""
-    from training.verdict import VERDICT_FILE, Verdict, explain
-
-    with people_first():
-        path = verdict_file / VERDICT_FILE if verdict_file.is_dir() else verdict_file
-        if not path.exists():
-            raise ConfError(f"there is no verdict at {path}; look below <warehouse>/runs/<train set>/<model>")
-        verdict = Verdict.model_validate_json(path.read_text(encoding="utf-8"))
-        console.print(explain(verdict))
-        raise typer.Exit(int(ExitCode.OK if verdict.passed else ExitCode.GATE_STOPPED))
-
-
 def _registry_to_change(model: str, question: str, warehouse: str, place: str, *, yes: bool) -> Registry:
     """The registry, once the user has seen the model's versions and agreed; `yes` does not ask."""
     from jobs.settings import Settings
@@ -70,5 +53,5 @@ def _registry_to_change(model: str, question: str, warehouse: str, place: str, *
 
 def add_to(app: typer.Typer) -> None:
     """Give an application these commands."""
-    for command in (rollback, withdraw, gate):
+    for command in (rollback, withdraw):
         app.command()(command)

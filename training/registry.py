@@ -27,7 +27,7 @@ from pydantic import ValidationError
 from features.errors import DataError, Problem
 from features.manifest import Frozen
 from training.published import verify
-from training.verdict import VERDICT_FILE, Verdict
+from training.verdict import VERDICT_FILE, Verdict, read_verdict
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -178,6 +178,43 @@ class Registry:
             remedy = "Roll back, or publish the model again"
             raise DataError([Problem(what=f"version {version} of {name} is not what was published", remedy=remedy)])
         return folder
+
+    def verdict(self, name: str, version: str | None = None) -> Verdict:
+        """What the gate said of a version when it was published; of the champion by default.
+
+        Raises:
+            DataError: if there is no such version or no champion, or its verdict is gone or cannot be read.
+        """
+        from mlflow.artifacts import download_artifacts
+        from mlflow.exceptions import MlflowException
+
+        found = self._version(name, version)
+        source = f"{_source(found)}.{VERDICT_FILE}"
+        with tempfile.TemporaryDirectory(prefix="limelight-verdict-") as folder:
+            try:
+                file = download_artifacts(artifact_uri=source, dst_path=folder, tracking_uri=self._tracking_uri)
+            except (MlflowException, OSError) as error:
+                remedy = "It was published without one, or the artefact store has lost it; judge the model again"
+                what = f"the verdict of version {found.version} of {name} is not at {source}"
+                raise DataError([Problem(what=what, remedy=remedy)]) from error
+            return read_verdict(Path(file).read_text(encoding="utf-8"), source)
+
+    def _version(self, name: str, version: str | None) -> ModelVersion:
+        """A version by its number, or the champion.
+
+        Raises:
+            DataError: if there is none.
+        """
+        from mlflow.exceptions import MlflowException
+
+        try:
+            found = self._champion_version(name) if version is None else self._client.get_model_version(name, version)
+        except MlflowException:
+            found = None
+        if found is None:
+            what = f"{name} has no champion" if version is None else f"{name} has no version {version}"
+            raise DataError([Problem(what=what, remedy="See `limelight status` for the versions there are")])
+        return found
 
     def rollback(self, name: str, *, why: str, who: str | None = None) -> str:
         """Make the champion's predecessor champion again.

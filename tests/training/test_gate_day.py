@@ -12,7 +12,7 @@ import torch
 
 from features.errors import DataError
 from tests.training.raw_trainset import GATE_DAY, TRAIN_DAY, RawTrainset, raw_samples, write_raw_trainset
-from tests.training.test_gate import CONF, MAIN, PARITY
+from tests.training.test_gate import CONF, MAIN, PARITY, SEGMENTS
 from training.batch import Batch
 from training.export import export_folder
 from training.gate_day import judge_folders, labels_and_weights
@@ -22,7 +22,11 @@ from training.published import Output
 
 ANY = {"min_auc": 0.5, "min_pcoc": 0.01, "max_pcoc": 100.0, "min_rows": 1, "min_positives": 1, "min_negatives": 1}
 LENIENT = CONF.model_copy(
-    update={"main": MAIN.model_copy(update=ANY), "others": MAIN.model_copy(update={**ANY, "bound": "high"})}
+    update={
+        "main": MAIN.model_copy(update=ANY),
+        "others": MAIN.model_copy(update={**ANY, "max_auc": 1.0, "bound": "high"}),
+        "segments": SEGMENTS.model_copy(update={"columns": ("user_city",)}),
+    }
 )
 
 
