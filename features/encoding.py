@@ -223,6 +223,11 @@ class Encoder:
             out[names.categorical_column(field.name)] = pa.array(ids, type=pa.int32())
         return out
 
+    def ids(self, table: pa.Table, name: str) -> IntArray:
+        """[n] ids of one categorical field of n sample rows, admissions as of each row's day; no leaf field."""
+        field = next(field for field in self.trainset.categorical if field.name == name)
+        return self._values(field.vocabulary, field.boundaries)(flat_array(table[name]), self._days(table, None))
+
     def leaf_ids(self, table: pa.Table) -> npt.NDArray[np.int32]:
         """[n, T] ids of the leaf that each tree puts a row in: 2 + node number."""
         import xgboost

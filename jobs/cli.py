@@ -11,7 +11,7 @@ import typer
 import yaml
 from rich.table import Table
 
-from jobs import cli_registry, cli_samples, cli_trigger
+from jobs import cli_gate, cli_registry, cli_samples, cli_trigger
 from jobs.cli_options import (
     DEFAULT_WAREHOUSE,
     Day,
@@ -260,6 +260,7 @@ def serving(
 
 
 cli_registry.add_to(app)
+cli_gate.add_to(app)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""Commands about published models: rollback, withdraw, gate, score."""
+"""Commands about published models: rollback, withdraw, score."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from features.errors import ConfError, ExitCode
 from jobs.cli_options import DEFAULT_WAREHOUSE, Place, Warehouse, parse_day
 from jobs.console import console, people_first
 
@@ -39,21 +38,6 @@ def withdraw(
         registry = _registry_to_change(model, f"Leave {model} without a champion?", warehouse, place, yes=yes)
         version = registry.withdraw(model, why=why)
         console.print(f"[green]✓[/] {model}: version {version} is withdrawn; there is no champion")
-
-
-def gate(
-    verdict_file: Annotated[Path, typer.Argument(help="verdict.json of a training, or the folder it is in.")],
-) -> None:
-    """Explain a verdict: every figure, interval and reason. Exits non-zero when it stopped the model."""
-    from training.verdict import VERDICT_FILE, Verdict, explain
-
-    with people_first():
-        path = verdict_file / VERDICT_FILE if verdict_file.is_dir() else verdict_file
-        if not path.exists():
-            raise ConfError(f"there is no verdict at {path}; look below <warehouse>/runs/<train set>/<model>")
-        verdict = Verdict.model_validate_json(path.read_text(encoding="utf-8"))
-        console.print(explain(verdict))
-        raise typer.Exit(int(ExitCode.OK if verdict.passed else ExitCode.GATE_STOPPED))
 
 
 def score(
@@ -106,5 +90,5 @@ def _registry_to_change(model: str, question: str, warehouse: str, place: str, *
 
 def add_to(app: typer.Typer) -> None:
     """Give an application these commands."""
-    for command in (rollback, withdraw, gate, score):
+    for command in (rollback, withdraw, score):
         app.command()(command)

@@ -20,7 +20,7 @@ from pipeline.trainset import load
 from training.registry import Registry
 from training.result import read_result
 from training.storage import Folder
-from training.verdict import explain
+from training.verdict_table import explain
 
 
 def judge(run: Run, trainset: str, models: Sequence[str]) -> list[Release]:

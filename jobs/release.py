@@ -13,12 +13,13 @@ from features.errors import DataError, Problem
 from features.manifest import TrainSet
 from features.storage import open_input, read_bytes
 from training.export import export_folder
+from training.gate_conf import GateConf
 from training.gate_day import judge_folders
 from training.parity import check_parity
 from training.registry import Registry
 from training.result import MODEL_FILE, load_model, read_result
 from training.storage import Folder
-from training.verdict import VERDICT_FILE, GateConf, Verdict
+from training.verdict import VERDICT_FILE, Verdict
 
 PUBLISHED_FOLDER = "published"
 

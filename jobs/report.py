@@ -21,7 +21,7 @@ from jobs.report_charts import AucBar, auc_bars, lines, reliability
 from jobs.summary import Summary, TaskSummary
 from training.bootstrap import BaselineComparison, Judged, baseline_comparison
 from training.calibration_curve import Bin, calibration_curve
-from training.verdict import VERDICT_FILE, TaskVerdict, Verdict
+from training.verdict import VERDICT_FILE, TaskVerdict, Verdict, read_verdict
 
 REPORT_FILE = "report.html"
 PREDICTIONS_FILE = "predictions-gate.parquet"
@@ -74,7 +74,7 @@ def read_evidence(run_folder: Path, main_task: str, heat: pa.Table | None = None
         rows, ids = predictions[main_task]
         baseline = baseline_comparison(main_task, rows, _heat_of(rows, ids, heat))
     return ModelEvidence(
-        verdict=Verdict.model_validate_json(verdict.read_text()) if verdict.is_file() else None,
+        verdict=read_verdict(verdict.read_text(), str(verdict)) if verdict.is_file() else None,
         curves=json.loads(curves.read_text()) if curves.is_file() else (),
         calibration={task: calibration_curve(rows) for task, (rows, _) in predictions.items() if len(rows.label)},
         baseline=baseline,

@@ -17,7 +17,7 @@ from pipeline.audit.conf import AuditConf
 from pipeline.config import PipelineConf, Section, TasksConf, conf_folder, parse, read_conf
 from pipeline.sources.report import SourceFacts
 from pipeline.trigger_facts import TriggerConf
-from training.verdict import GateConf
+from training.gate_conf import GateConf
 
 if TYPE_CHECKING:
     from training.config import TrainConf

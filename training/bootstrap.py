@@ -1,22 +1,22 @@
-"""Intervals of AUC and GAUC by a paired bootstrap over users.
+"""Intervals of AUC, GAUC and whatever is a ratio of sums, by a paired bootstrap over users.
 
 Rows of one user are not independent, so users are resampled, not rows (Efron & Tibshirani 1993, ch. 8;
 the cluster bootstrap). Both models are scored on the same resamples: what they share cancels.
 
-n: rows, U: users, B: rounds.
+n: rows, U: users, B: rounds, k: sums.
 
-1. multiplicity [B, U]: how often each user is drawn in each round (multinomial, U draws).
-2. AUC of a round is the weighted AUC with weight · multiplicity[user]: rows are sorted by score once,
-   then one cumulative sum per round gives the negatives below each positive; ties count half.
-3. GAUC of a round: a user's own AUC does not change when whole users are drawn, so it is computed
-   once, and a round is a weighted mean of it.
+1. multiplicity [B, U]: how often each user is drawn in each round (U draws with replacement).
+2. AUC of a round is the weighted AUC with weight · multiplicity[user]. Rows are sorted by score once, and the place
+   of each positive among the negatives is found once; a round is then one running sum over the negatives.
+3. A user's own AUC, losses and probabilities do not change when whole users are drawn: they are summed per user once,
+   [U, k], and all rounds are one product, multiplicity · sums. GAUC, logloss and PCOC are ratios of its columns.
 4. The interval is the percentile interval of the rounds' figures.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -28,7 +28,6 @@ Integers = NDArray[np.int64]
 
 # Rounds in which a class dies out have no AUC; above this share the interval would be a fiction.
 MAX_UNDEFINED_SHARE = 0.05
-ROUNDS_AT_ONCE = 32  # bounds memory to ROUNDS_AT_ONCE · n doubles per array
 
 
 class Interval(Frozen):
@@ -62,13 +61,64 @@ class Judged:
         kept = arrays[2] > 0
         return cls(score=arrays[0][kept], label=arrays[1][kept], weight=arrays[2][kept], group=users[kept])
 
+    def where(self, kept: NDArray[np.bool_]) -> Judged:
+        """Some of the rows."""
+        picked = (self.score[kept], self.label[kept], self.weight[kept], self.group[kept])
+        return Judged(score=picked[0], label=picked[1], weight=picked[2], group=picked[3])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resampled:
+    """A figure on all rows, and on every resample; NaN where it is undefined.
+
+    Attributes:
+        rounds: [B].
+    """
+
+    point: float
+    rounds: Floats
+
+    def __sub__(self, other: Resampled) -> Resampled:
+        return Resampled(point=self.point - other.point, rounds=self.rounds - other.rounds)
+
+    @property
+    def is_defined(self) -> bool:
+        """On all rows, and on all but MAX_UNDEFINED_SHARE of the rounds."""
+        return bool(np.isfinite(self.point) and np.isfinite(self.rounds).mean() >= 1 - MAX_UNDEFINED_SHARE)
+
+    def interval(self, level: float) -> Interval | None:
+        """Percentile interval; None when the figure is undefined."""
+        return interval(self.point, self.rounds, level)
+
+    def standard_error(self) -> float | None:
+        """Standard deviation over the rounds; None when the figure is undefined."""
+        return float(np.std(self.rounds[np.isfinite(self.rounds)])) if self.is_defined else None
+
+
+class Drawn:
+    """Rows whose weights follow from how often their user is drawn; the buffers are used again in each round.
+
+    `sums` is the type of their sums: integers where every weight is 1, which are added ten times as fast.
+    """
+
+    def __init__(self, codes: Integers, weight: Floats) -> None:
+        self.codes, self._own = codes, None if (weight == 1).all() else weight
+        self.sums: type[np.int64 | np.float64] = np.int64 if self._own is None else np.float64
+        self._drawn = np.empty(len(codes), np.uint16)
+        self._weights = np.empty(len(codes) if self._own is not None else 0)
+
+    def weights(self, drawn: NDArray[np.uint16]) -> NDArray[Any]:
+        """[U] multiplicities → [n] weights, valid until the next call."""
+        drawn.take(self.codes, out=self._drawn, mode="clip")  # "raise" would copy; codes are places by construction
+        return self._drawn if self._own is None else np.multiply(self._drawn, self._own, out=self._weights)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Resamples:
     """Users drawn with replacement: `codes` [n] is each row's user, `multiplicity` [B, U] the draws."""
 
     codes: Integers
-    multiplicity: Integers
+    multiplicity: NDArray[np.uint16]
 
     @classmethod
     def draw(cls, group: Integers, *, rounds: int, seed: int) -> Self:
@@ -77,45 +127,73 @@ class Resamples:
         if len(users) == 0:
             raise ValueError("no users to resample")
         rng = np.random.default_rng(seed)
-        drawn = rng.multinomial(len(users), np.full(len(users), 1.0 / len(users)), size=rounds)
-        return cls(codes=codes.astype(np.int64), multiplicity=drawn.astype(np.int64))
+        drawn = np.empty((rounds, len(users)), np.uint16)
+        for place in range(rounds):
+            drawn[place] = np.bincount(rng.integers(0, len(users), len(users)), minlength=len(users))
+        return cls(codes=codes.astype(np.int64), multiplicity=drawn)
+
+    def of(self, kept: NDArray[np.bool_]) -> Resamples:
+        """The same draws on some of the rows: users without such a row weigh nothing."""
+        return Resamples(codes=self.codes[kept], multiplicity=self.multiplicity)
 
     def auc(self, rows: Judged) -> Floats:
         """AUC of every round, [B]; NaN where a round holds one class only."""
         order = np.argsort(rows.score, kind="stable")
-        score, label = rows.score[order], rows.label[order]
-        positives = np.flatnonzero(label > 0)
-        below = np.searchsorted(score, score[positives], side="left")
-        through = np.searchsorted(score, score[positives], side="right")
+        score, positive = rows.score[order], rows.label[order] > 0
         codes, weight = self.codes[order], rows.weight[order]
-        figures = [
-            _weighted_auc(self.multiplicity[start : start + ROUNDS_AT_ONCE, codes] * weight, label, below, through)
-            for start in range(0, len(self.multiplicity), ROUNDS_AT_ONCE)
-        ]
-        return np.concatenate(figures)
+        below, through = (np.searchsorted(score[~positive], score[positive], side) for side in ("left", "right"))
+        won = Drawn(codes[positive], weight[positive])
+        lost = Drawn(codes[~positive], weight[~positive])
+        running = np.zeros(len(lost.codes) + 1, lost.sums)  # weight of the negatives before each place
+        figures = np.empty(len(self.multiplicity))
+        for place, drawn in enumerate(self.multiplicity):
+            np.cumsum(lost.weights(drawn), dtype=lost.sums, out=running[1:])
+            own = won.weights(drawn)
+            pairs = own.sum(dtype=np.float64) * running[-1]
+            beaten = running.take(below)
+            beaten += running.take(through)
+            figures[place] = np.einsum("p,p->", own, beaten, dtype=lost.sums) / 2 / pairs if pairs > 0 else np.nan
+        return figures
+
+    def totals(self, sums: Floats) -> Floats:
+        """Sums of every round, [B, k], from sums per user, [U, k]."""
+        used = np.flatnonzero(sums.any(axis=1))
+        columns = np.ascontiguousarray(sums[used].T)  # one thread is enough: einsum, and not a product by BLAS
+        everyone = len(used) == self.multiplicity.shape[1]
+        found = np.empty((len(self.multiplicity), sums.shape[1]))
+        for place, drawn in enumerate(self.multiplicity):
+            weights = (drawn if everyone else drawn.take(used)).astype(np.float64)
+            np.einsum("ku,u->k", columns, weights, out=found[place])
+        return found
+
+    def per_user(self, *columns: Floats) -> Floats:
+        """Columns [n] summed by user, [U, k]."""
+        users = self.multiplicity.shape[1]
+        return np.stack([np.bincount(self.codes, column, minlength=users) for column in columns], axis=1)
 
     def gauc(self, per_user: Floats, user_weight: Floats) -> Floats:
         """GAUC of every round, [B], from each user's AUC (NaN: one class only) and weight, both [U]."""
-        defined = np.isfinite(per_user)
-        weights = self.multiplicity[:, defined] * user_weight[defined]
+        weights = np.where(np.isfinite(per_user), user_weight, 0.0)
+        sums = self.totals(np.stack([weights * np.nan_to_num(per_user), weights], axis=1))
         with np.errstate(invalid="ignore"):
-            return np.asarray(weights @ per_user[defined] / weights.sum(axis=1), dtype=np.float64)
-
-
-def _weighted_auc(weights: Floats, label: Floats, below: Integers, through: Integers) -> Floats:
-    """Weighted AUC of rows sorted by score; weights [b, n], `below`/`through` bound each positive's ties."""
-    negatives = np.zeros((len(weights), weights.shape[1] + 1))
-    np.cumsum(weights * (label <= 0), axis=1, out=negatives[:, 1:])
-    positive = weights[:, label > 0]
-    won = (positive * (negatives[:, below] + negatives[:, through])).sum(axis=1) / 2
-    with np.errstate(invalid="ignore"):
-        return np.asarray(won / (positive.sum(axis=1) * negatives[:, -1]), dtype=np.float64)
+            return np.asarray(sums[:, 0] / sums[:, 1], dtype=np.float64)
 
 
 def auc(rows: Judged) -> float:
     """Weighted AUC of all rows, ties half; NaN when they hold one class only."""
-    once = Resamples(codes=np.zeros(len(rows.score), np.int64), multiplicity=np.ones((1, 1), np.int64))
+    once = Resamples(codes=np.zeros(len(rows.score), np.int64), multiplicity=np.ones((1, 1), np.uint16))
     return float(once.auc(rows)[0])
+
+
+def resampled_auc(draws: Resamples, rows: Judged) -> Resampled:
+    """AUC of all rows and of every round."""
+    return Resampled(point=auc(rows), rounds=draws.auc(rows))
+
+
+def resampled_gauc(draws: Resamples, rows: Judged) -> Resampled:
+    """GAUC of all rows and of every round."""
+    per_user, weight = user_aucs(rows, draws.codes, draws.multiplicity.shape[1])
+    return Resampled(point=_gauc(per_user, weight), rounds=draws.gauc(per_user, weight))
 
 
 def user_aucs(rows: Judged, codes: Integers, users: int) -> tuple[Floats, Floats]:
@@ -165,26 +243,26 @@ def compare(model: Judged, other: Judged | None, *, rounds: int, seed: int, leve
         ValueError: if the two are not about the same rows, or there are none.
     """
     draws = Resamples.draw(model.group, rounds=rounds, seed=seed)
-    users = draws.multiplicity.shape[1]
-    auc_rounds, auc_point = draws.auc(model), auc(model)
-    per_user, user_weight = user_aucs(model, draws.codes, users)
-    gauc_rounds, gauc_point = draws.gauc(per_user, user_weight), _gauc(per_user, user_weight)
-    own = Comparison(auc=interval(auc_point, auc_rounds, level), gauc=interval(gauc_point, gauc_rounds, level))
+    own, own_gauc = resampled_auc(draws, model), resampled_gauc(draws, model)
+    alone = Comparison(auc=own.interval(level), gauc=own_gauc.interval(level))
     if other is None:
-        return own
+        return alone
+    require_same_rows(model, other)
+    its, its_gauc = resampled_auc(draws, other), resampled_gauc(draws, other)
+    return Comparison(
+        auc=alone.auc,
+        gauc=alone.gauc,
+        other_auc=its.interval(level),
+        other_gauc=its_gauc.interval(level),
+        auc_difference=(own - its).interval(level),
+        gauc_difference=(own_gauc - its_gauc).interval(level),
+    )
+
+
+def require_same_rows(model: Judged, other: Judged) -> None:
+    """Raises ValueError unless both are about the same rows in the same order."""
     if not (np.array_equal(model.group, other.group) and np.array_equal(model.label, other.label)):
         raise ValueError("a paired comparison needs the same rows in the same order")
-    other_rounds, other_point = draws.auc(other), auc(other)
-    other_user, _ = user_aucs(other, draws.codes, users)
-    other_gauc_rounds, other_gauc = draws.gauc(other_user, user_weight), _gauc(other_user, user_weight)
-    return Comparison(
-        auc=own.auc,
-        gauc=own.gauc,
-        other_auc=interval(other_point, other_rounds, level),
-        other_gauc=interval(other_gauc, other_gauc_rounds, level),
-        auc_difference=interval(auc_point - other_point, auc_rounds - other_rounds, level),
-        gauc_difference=interval(gauc_point - other_gauc, gauc_rounds - other_gauc_rounds, level),
-    )
 
 
 def _gauc(per_user: Floats, user_weight: Floats) -> float:

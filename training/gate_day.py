@@ -13,10 +13,13 @@ from numpy.typing import NDArray
 
 from features.errors import DataError, Problem
 from features.schema import label_name, mask_name
-from training.gate import Evidence, Scored, judge
+from training.gate import judge
+from training.gate_conf import GateConf
+from training.gate_rules import Evidence, Scored
 from training.published import Output
 from training.scorer import Scorer
-from training.verdict import Days, GateConf, Parity, Verdict
+from training.segments import Segments, segments_of
+from training.verdict import Days, Parity, Verdict
 
 Floats = NDArray[np.float64]
 
@@ -50,16 +53,19 @@ def judge_folders(
         raise DataError([Problem(what=f"the candidate must have one gate day, it has {days}", remedy=remedy)])
     _check_day(samples, gate.days[0])
     labels, weights = labels_and_weights(samples, scorer.contents.outputs)
+    against = _champion(model, *champion, samples) if champion else None
+    reference = (against or scorer).encoder
     evidence = Evidence(
         model=model,
         day=gate.days[0],
         labels=labels,
         weights=weights,
         group=samples["user_id"].to_numpy().astype(np.int64),
+        segments=segments_of(samples, reference, conf.segments) if conf is not None else Segments(),
         left_out=_not_judged(scorer),
         parity=parity,
     )
-    other = _scored_champion(model, *champion, samples) if champion else None
+    other = _scored(f"version {champion[0]}", against, samples) if champion and against else None
     return judge(_scored(scorer.trainset.name, scorer, samples), other, evidence, conf)
 
 
@@ -110,14 +116,14 @@ def _scored(name: str, scorer: Scorer, samples: pa.Table) -> Scored:
     return Scored(name=name, days=Days.of(scorer.trainset), scores=scorer.score(samples))
 
 
-def _scored_champion(model: str, version: str, folder: Path, samples: pa.Table) -> Scored:
-    """The champion on the candidate's rows, which a changed catalog may have made unreadable to it."""
+def _champion(model: str, version: str, folder: Path, samples: pa.Table) -> Scorer:
+    """The champion, unless a changed catalog has made the candidate's rows unreadable to it."""
     scorer = Scorer.open(str(folder))
     if missing := sorted(set(scorer.encoder.columns()) - set(samples.column_names)):
         remedy = f"Bring the features back, or go on without a champion: `limelight withdraw {model} --why ...`"
         what = f"version {version} of {model} reads columns that the catalog no longer has: it cannot be compared with"
         raise DataError([Problem(table="samples", what=what, count=len(missing), examples=missing, remedy=remedy)])
-    return _scored(f"version {version}", scorer, samples)
+    return scorer
 
 
 def _check_day(samples: pa.Table, day: str) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import getpass
 import logging
 import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -29,7 +30,7 @@ from features.paths import require_name
 from features.storage import refuse_secrets
 from training.mlflow_access import own_folder, without_login
 from training.published import verify
-from training.verdict import VERDICT_FILE, Verdict
+from training.verdict import VERDICT_FILE, Verdict, read_verdict
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -186,6 +187,43 @@ class Registry:
             remedy = "Roll back, or publish the model again"
             raise DataError([Problem(what=f"version {version} of {name} is not what was published", remedy=remedy)])
         return folder
+
+    def verdict(self, name: str, version: str | None = None) -> Verdict:
+        """What the gate said of a version when it was published; of the champion by default.
+
+        Raises:
+            DataError: if there is no such version or no champion, or its verdict is gone or cannot be read.
+        """
+        from mlflow.artifacts import download_artifacts
+        from mlflow.exceptions import MlflowException
+
+        found = self._version(name, version)
+        source = f"{_source(found)}.{VERDICT_FILE}"
+        with tempfile.TemporaryDirectory(prefix="limelight-verdict-") as folder:
+            try:
+                file = download_artifacts(artifact_uri=source, dst_path=folder, tracking_uri=self._tracking_uri)
+            except (MlflowException, OSError) as error:
+                remedy = "It was published without one, or the artefact store has lost it; judge the model again"
+                what = f"the verdict of version {found.version} of {name} is not at {source}"
+                raise DataError([Problem(what=what, remedy=remedy)]) from error
+            return read_verdict(Path(file).read_text(encoding="utf-8"), source)
+
+    def _version(self, name: str, version: str | None) -> ModelVersion:
+        """A version by its number, or the champion.
+
+        Raises:
+            DataError: if there is none.
+        """
+        from mlflow.exceptions import MlflowException
+
+        try:
+            found = self._champion_version(name) if version is None else self._client.get_model_version(name, version)
+        except MlflowException:
+            found = None
+        if found is None:
+            what = f"{name} has no champion" if version is None else f"{name} has no version {version}"
+            raise DataError([Problem(what=what, remedy="See `limelight status` for the versions there are")])
+        return found
 
     def rollback(self, name: str, *, why: str, who: str | None = None) -> str:
         """Make the champion's predecessor champion again.

@@ -1,21 +1,20 @@
-"""What the gate asks for, and what it answered: thresholds, figures, verdict.json, and a table for people."""
+"""What the gate answered: figures, checks and the verdict, as verdict.json holds them."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Literal
 
-from pydantic import Field, model_validator
-from rich.box import SIMPLE_HEAD
-from rich.console import Console, Group, RenderableType
-from rich.table import Table
-from rich.text import Text
+from pydantic import Field, ValidationError
 
-from features.errors import GateStoppedError
+from features.errors import DataError, GateStoppedError, Problem
 from features.manifest import Frozen, TrainSet
 from training.bootstrap import Interval
+from training.gate_conf import GateConf
 
 VERDICT_FILE = "verdict.json"
+VERDICT_FORMAT: Literal[2] = 2
 
 Rule = Literal[
     "no_thresholds",
@@ -24,52 +23,14 @@ Rule = Literal[
     "not_finite",
     "parity",
     "floors",
+    "leakage_suspected",
+    "calibration",
     "champion_comparison",
+    "score_shift",
+    "segments",
+    "evidence",
     "first_model",
 ]
-
-
-class TaskRules(Frozen):
-    """Thresholds of one task. None has a default: a threshold nobody wrote down lets nothing through.
-
-    `bound` is the end of the paired interval of candidate − champion that must not lie below −max_drop:
-    "low" asks for proof that the candidate is no worse, "high" stops only on proof that it is worse,
-    "point" looks at the difference itself.
-    """
-
-    min_rows: int = Field(ge=1)
-    min_positives: int = Field(ge=1)
-    min_negatives: int = Field(ge=1)
-    min_auc: float = Field(ge=0.5, le=1)
-    min_pcoc: float = Field(gt=0)
-    max_pcoc: float = Field(gt=0)
-    max_auc_drop: float = Field(ge=0, le=0.5)
-    max_gauc_drop: float = Field(ge=0, le=0.5)
-    bound: Literal["low", "point", "high"]
-
-    @model_validator(mode="after")
-    def _pcoc_range_is_one(self) -> TaskRules:
-        if self.min_pcoc > self.max_pcoc:
-            raise ValueError(f"min_pcoc={self.min_pcoc} is above max_pcoc={self.max_pcoc}; swap them")
-        return self
-
-
-class GateConf(Frozen):
-    """What a candidate must reach: the main task strictly, the others with more room (they are rarer)."""
-
-    main_task: str
-    main: TaskRules
-    others: TaskRules
-    rounds: int = Field(ge=50, description="bootstrap resamples")
-    seed: int
-    level: float = Field(gt=0.5, lt=1, description="of the intervals, e.g. 0.95")
-    min_parity_rows: int = Field(ge=1, description="fewer are allowed only when the gate day has fewer")
-    max_logit_difference: float = Field(gt=0, le=1e-4)
-    max_probability_difference: float = Field(gt=0, le=1e-5)
-
-    def rules(self, task: str) -> TaskRules:
-        """The thresholds of a task."""
-        return self.main if task == self.main_task else self.others
 
 
 class Parity(Frozen):
@@ -107,7 +68,7 @@ class Days(Frozen):
 
 
 class Figures(Frozen):
-    """A model on one task; a figure is None when it is undefined (one class only, not finite)."""
+    """A model on some rows of one task; a figure is None when it is undefined (one class only, not finite)."""
 
     auc: float | None
     gauc: float | None
@@ -116,7 +77,15 @@ class Figures(Frozen):
 
 
 class TaskVerdict(Frozen):
-    """One judged task: evidence, figures of both models, intervals by user."""
+    """One judged task: evidence, figures of both models, intervals by user; what compares is None without a champion.
+
+    Attributes:
+        auc_difference, gauc_difference: candidate − champion.
+        logloss_rise: candidate / champion − 1.
+        calibration_loss: |ln PCOC| of the candidate − that of the champion.
+        score_psi: population-stability index of the candidate's scores against the champion's.
+        detectable_drop: the smallest drop of AUC that would be stopped with 90 % power on these rows.
+    """
 
     task: str
     rows: int
@@ -129,11 +98,64 @@ class TaskVerdict(Frozen):
     gauc_interval: Interval | None
     auc_difference: Interval | None = None
     gauc_difference: Interval | None = None
+    logloss_rise: Interval | None = None
+    calibration_loss: Interval | None = None
+    score_psi: float | None = None
+    detectable_drop: float | None = None
+
+
+class SegmentVerdict(Frozen):
+    """One task on one segment of the gate day. Its intervals hold together with those of all judged segments.
+
+    `not_judged` says why it is shown only; None when the rules look at it.
+    """
+
+    segment: str
+    task: str
+    rows: int
+    positives: int
+    negatives: int
+    users: int
+    candidate: Figures
+    champion: Figures | None
+    auc_difference: Interval | None
+    gauc_difference: Interval | None
+    calibration_loss: Interval | None
+    not_judged: str | None
+
+
+class Check(Frozen):
+    """One question of one rule and its answer.
+
+    Attributes:
+        task, segment: what it is about; None: the whole model, all rows.
+        figure: what was looked at, in words.
+        seen: the figure; None where it is no number, or undefined.
+        limit: what it had to be, in words.
+        reason: why it stops; None when it passed.
+    """
+
+    rule: Rule
+    task: str | None = None
+    segment: str | None = None
+    figure: str
+    seen: float | None
+    limit: str
+    reason: str | None
+
+    @property
+    def passed(self) -> bool:
+        """Whether it lets the candidate through."""
+        return self.reason is None
 
 
 class Verdict(Frozen):
-    """What the gate decided and why; written as verdict.json and shown to people."""
+    """What the gate decided and why; written as verdict.json and shown to people.
 
+    `format_version` 1 are files of before segments and checks, as `read_verdict` brings them up.
+    """
+
+    format_version: Literal[1, 2] = VERDICT_FORMAT
     model: str
     verdict: Literal["pass", "stop"]
     rule: Rule
@@ -145,6 +167,8 @@ class Verdict(Frozen):
     champion_days: Days | None
     rows: int
     tasks: tuple[TaskVerdict, ...]
+    segments: tuple[SegmentVerdict, ...] = ()
+    checks: tuple[Check, ...] = ()
     left_out: Mapping[str, str]
     parity: Parity | None
     conf: GateConf | None
@@ -153,6 +177,11 @@ class Verdict(Frozen):
     def passed(self) -> bool:
         """Whether the candidate may be published."""
         return self.verdict == "pass"
+
+    @property
+    def stopped_by(self) -> tuple[Rule, ...]:
+        """Every rule that stopped it, in the order in which they are asked; empty when it passed."""
+        return tuple(dict.fromkeys(check.rule for check in self.checks if not check.passed))
 
     def require_pass(self) -> None:
         """Stop the process unless the candidate passed.
@@ -166,49 +195,23 @@ class Verdict(Frozen):
             )
 
 
-def explain(verdict: Verdict) -> RenderableType:
-    """The verdict as a table and sentences, for a terminal."""
-    passed = verdict.passed
-    title = f"{verdict.model}: {verdict.verdict.upper()} by rule {verdict.rule}"
-    table = Table(
-        title=title, title_style="bold green" if passed else "bold red", title_justify="left", box=SIMPLE_HEAD
-    )
-    for heading in ("task", "rows", "positives", "AUC", "GAUC", "logloss", "PCOC"):
-        table.add_column(heading, justify="left" if heading == "task" else "right")
-    for task in verdict.tasks:
-        table.add_row(
-            task.task,
-            f"{task.rows:,}",
-            f"{task.positives:,}",
-            _compared(task.candidate.auc, task.auc_difference),
-            _compared(task.candidate.gauc, task.gauc_difference),
-            _number(task.candidate.logloss),
-            _number(task.candidate.pcoc, 3),
-        )
-    champion = verdict.champion or "none yet"
-    lines = [
-        f"gate day {verdict.day}, {verdict.rows:,} impressions; champion: {champion}",
-        f"candidate {verdict.candidate} has seen until {verdict.candidate_days.seen_until}",
-        *(f"left out: {task} ({why})" for task, why in verdict.left_out.items()),
-        *(f"{'+' if passed else '-'} {reason}" for reason in verdict.reasons),
-    ]
-    return Group(table, *(Text(line) for line in lines))
+def read_verdict(text: str, where: str) -> Verdict:
+    """verdict.json, also one of an earlier Limelight: it had no format version, no segments and fewer thresholds.
 
+    Args:
+        text: its content.
+        where: it is, for the message.
 
-def explain_text(verdict: Verdict, width: int = 120) -> str:
-    """`explain` as plain text, for logs and the report."""
-    console = Console(width=width, no_color=True, force_terminal=False)
-    with console.capture() as capture:
-        console.print(explain(verdict))
-    return capture.get()
-
-
-def _number(value: float | None, digits: int = 4) -> str:
-    return "undefined" if value is None else f"{value:.{digits}f}"
-
-
-def _compared(value: float | None, difference: Interval | None) -> str:
-    """The figure, and below it the difference to the champion's with its interval."""
-    if difference is None:
-        return _number(value)
-    return f"{_number(value)}\n{difference.point:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]"
+    Raises:
+        DataError: when it is no verdict, or one of a later Limelight.
+    """
+    try:
+        document = json.loads(text)
+        if isinstance(document, dict) and "format_version" not in document:
+            document |= {"format_version": 1, "conf": None}  # thresholds of then do not make a GateConf of today
+        return Verdict.model_validate(document)
+    except ValueError as error:  # a ValidationError is one too
+        at = ".".join(map(str, error.errors()[0]["loc"])) if isinstance(error, ValidationError) else ""
+        what = f"{where} is no verdict that this Limelight can read" + (f": {at}" if at else "")
+        remedy = "Judge the model again with jobs/gate.py, or read it with the Limelight that wrote it"
+        raise DataError([Problem(what=what, remedy=remedy)]) from error

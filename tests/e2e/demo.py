@@ -18,6 +18,15 @@ EASY = [
     *("gate.main.min_pcoc=0.05", "gate.main.max_pcoc=20", "gate.main.max_gauc_drop=0.5", "gate.rounds=50"),
     *("gate.others.min_positives=1", "gate.others.min_negatives=1", "gate.others.min_pcoc=0.05"),
     *("gate.others.max_pcoc=20", "gate.others.max_auc_drop=0.5", "gate.others.max_gauc_drop=0.5"),
+    *(
+        f"gate.{group}.{threshold}"
+        for group in ("main", "others")
+        for threshold in (
+            *("detectable_auc_drop=1", "max_auc=1", "max_auc_gain=0.5", "max_calibration_loss=10"),
+            *("max_logloss_rise=10", "max_score_psi=100"),
+        )
+    ),
+    *("gate.segments.max_auc_drop=0.5", "gate.segments.max_calibration_loss=10"),
 ]
 SET = [part for value in EASY for part in ("--set", value)]
 

@@ -118,3 +118,28 @@ def test_baseline_comparison_says_which_is_better_or_why_it_cannot() -> None:
     assert not undefined.beats
     assert "cannot be compared" in undefined.finding
     assert "0 positives" in undefined.finding
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_some_of_the_rows_keep_the_draws_of_all_users(seed: int) -> None:
+    """A segment: its rounds are the weighted figures of its rows under the day's draws, users without a row weigh 0."""
+    judged = rows(seed, n=500, users=40)
+    kept = np.random.default_rng(seed).random(len(judged.score)) < 0.5
+    draws = Resamples.draw(judged.group, rounds=6, seed=seed)
+    part, own = draws.of(kept), judged.where(kept)
+    weights = [own.weight * drawn[draws.codes[kept]] for drawn in draws.multiplicity]
+    expected = [roc_auc_score(own.label, own.score, sample_weight=weight) for weight in weights]
+    np.testing.assert_allclose(part.auc(own), expected, rtol=0, atol=1e-12)
+    sums = part.totals(part.per_user(own.weight, own.weight * own.label))
+    for found, weight in zip(sums, weights, strict=True):
+        np.testing.assert_allclose(found, [weight.sum(), (weight * own.label).sum()], rtol=1e-12)
+
+
+def test_unit_weights_are_added_as_integers_and_give_what_any_weights_give() -> None:
+    judged = rows(4, n=3000, users=200)
+    ones, twos = (
+        Judged.of(judged.score, judged.label, np.full(len(judged.score), weight), judged.group) for weight in (1.0, 2.0)
+    )
+    draws = Resamples.draw(judged.group, rounds=20, seed=1)
+    np.testing.assert_allclose(draws.auc(ones), draws.auc(twos), rtol=0, atol=1e-14)

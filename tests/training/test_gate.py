@@ -11,8 +11,12 @@ from pydantic import ValidationError
 from sklearn.metrics import log_loss, roc_auc_score
 
 from features.errors import ExitCode, GateStoppedError
-from training.gate import Evidence, Scored, judge
-from training.verdict import Days, GateConf, Parity, TaskRules, Verdict, explain_text
+from training.gate import judge
+from training.gate_conf import GateConf, SegmentRules, TaskRules
+from training.gate_rules import Evidence, Scored
+from training.segments import Segments
+from training.verdict import Days, Parity, Verdict
+from training.verdict_table import explain_text
 
 Floats = NDArray[np.float64]
 
@@ -21,20 +25,41 @@ MAIN = TaskRules(
     min_rows=1000,
     min_positives=50,
     min_negatives=50,
+    detectable_auc_drop=0.1,
     min_auc=0.6,
+    max_auc=0.95,
     min_pcoc=0.8,
     max_pcoc=1.25,
+    floor_bound="point",
+    max_calibration_loss=0.1,
     max_auc_drop=0.01,
     max_gauc_drop=0.02,
+    max_logloss_rise=0.02,
+    max_auc_gain=0.05,
+    max_score_psi=0.25,
     bound="low",
 )
 OTHERS = MAIN.model_copy(
     update={"min_rows": 200, "min_auc": 0.55, "max_auc_drop": 0.03, "max_gauc_drop": 0.05, "bound": "point"}
 )
+SEGMENTS = SegmentRules(
+    new_keys=("user_id", "anchor_id"),
+    heavy_user_share=0.1,
+    columns=("category",),
+    max_values=20,
+    min_rows=100,
+    min_users=30,
+    min_positives=30,
+    min_negatives=30,
+    level=0.95,
+    max_auc_drop=0.02,
+    max_calibration_loss=0.15,
+)
 CONF = GateConf(
     main_task="enter",
     main=MAIN,
     others=OTHERS,
+    segments=SEGMENTS,
     rounds=100,
     seed=11,
     level=0.95,
@@ -71,6 +96,7 @@ class World:
             labels={"enter": enter, "gift": gift},
             weights={"enter": np.ones(N), "gift": enter},
             group=rng.integers(0, USERS, N),
+            segments=Segments(),
             left_out={},
             parity=PARITY,
         )

@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import datetime
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from features.errors import DataError
-from tests.training.raw_trainset import GATE_DAY, TRAIN_DAY, RawTrainset, raw_samples, write_raw_trainset
-from tests.training.test_gate import CONF, MAIN, PARITY
+from tests.training.raw_trainset import GATE_DAY, TRAIN_DAY, USERS, RawTrainset, raw_samples, write_raw_trainset
+from tests.training.test_gate import CONF, MAIN, PARITY, SEGMENTS
 from training.batch import Batch
 from training.export import export_folder
 from training.gate_day import judge_folders, labels_and_weights
 from training.models import build
 from training.models.esmm import ESMM
-from training.published import Output
+from training.parity import check_parity
+from training.published import Output, seal, verify
 
 ANY = {"min_auc": 0.5, "min_pcoc": 0.01, "max_pcoc": 100.0, "min_rows": 1, "min_positives": 1, "min_negatives": 1}
 LENIENT = CONF.model_copy(
-    update={"main": MAIN.model_copy(update=ANY), "others": MAIN.model_copy(update={**ANY, "bound": "high"})}
+    update={
+        "main": MAIN.model_copy(update=ANY),
+        "others": MAIN.model_copy(update={**ANY, "max_auc": 1.0, "bound": "high"}),
+        "segments": SEGMENTS.model_copy(update={"columns": ("user_city",)}),
+    }
 )
 
 
@@ -112,3 +119,32 @@ def test_labels_of_conjunctions_are_those_of_training(raw: RawTrainset) -> None:
 def test_missing_labels_are_named(raw: RawTrainset) -> None:
     with pytest.raises(DataError, match=r"labels are missing; e.g. label_share, mask_share"):
         labels_and_weights(raw.samples, (Output(name="share", all_of=("share",)),))
+
+
+def test_a_stale_vocabulary_is_stopped_by_parity(raw: RawTrainset, folder: Path, tmp_path: Path) -> None:
+    """The published folder has another training's ids for the same users; scores of a real model, encoded by them."""
+    stale = tmp_path / "published"
+    shutil.copytree(folder, stale)
+    file = stale / "vocabularies" / "anchor.parquet"
+    keys = pq.read_table(file)
+    pq.write_table(keys.set_column(1, "id", keys["id"].take(pa.array(np.arange(len(keys))[::-1]))), file)
+    seal(stale, "esmm", verify(folder).outputs)
+    model = build("esmm", raw.trainset, {"embedding_dim": 2, "hidden": [2]}, seed=1)
+    parity = check_parity(model, stale, raw.samples, raw.encoded)
+    assert parity.differing_columns["c__anchor_id"] > 0
+    verdict = judge_folders("esmm", stale, ("3", folder), raw.samples, parity, LENIENT)
+    assert "parity" in verdict.stopped_by
+    assert any("c__anchor_id" in reason for reason in verdict.reasons)
+
+
+def test_segments_follow_from_the_champions_vocabulary(raw: RawTrainset, folder: Path) -> None:
+    verdict = judge_folders("esmm", folder, ("3", folder), raw.samples, PARITY, LENIENT)
+    seen = {one.segment: one for one in verdict.segments if one.task == "enter"}
+    assert {"new user_id", "new anchor_id", "heavy users", "user_city=beijing", "user_city=(null)"} <= set(seen)
+    # every other user is unknown, and the newest known one is admitted a day later
+    assert seen["new user_id"].rows == sum(
+        user % 2 == 1 or user == 10**14 + USERS - 2 for user in raw.samples["user_id"].to_pylist()
+    )
+    assert all(one.auc_difference is None or one.auc_difference.point == 0 for one in verdict.segments)
+    absent = LENIENT.model_copy(update={"segments": SEGMENTS})  # asks for a category, which these samples lack
+    assert judge_folders("esmm", folder, None, raw.samples, PARITY, absent).stopped_by == ("segments",)

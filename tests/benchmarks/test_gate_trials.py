@@ -1,0 +1,43 @@
+"""The gate's trials: what they count, what they leave of others, and the noise that makes a model worse by so much."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks.gate_days import SEED_NOISE, GateDay
+from benchmarks.gate_trials import merge_into, rows_needed, stopped, trials, worse_noise
+from jobs.settings import Settings
+
+
+def test_keys_of_others_stay(tmp_path: Path) -> None:
+    path = tmp_path / "bench" / "operations.json"
+    merge_into(path, {"rows": 1})
+    path.write_text(json.dumps({"rows": 1, "chaos": {"lost": 0}}))
+    merge_into(path, {"rows": 2})
+    assert json.loads(path.read_text()) == {"rows": 2, "chaos": {"lost": 0}}
+    assert [one.name for one in path.parent.iterdir()] == ["operations.json"]
+
+
+def test_rows_needed_follow_the_root_of_the_rows() -> None:
+    evidence = {"10000": {"detectable_drop": 0.001 + 0.008}, "40000": {"detectable_drop": 0.001 + 0.004}}
+    assert rows_needed(evidence, drop=0.005, allowed=0.001) == 40_000
+
+
+def test_a_day_is_a_function_of_its_seed() -> None:
+    first, again, other = GateDay.simulate(2000, 1), GateDay.simulate(2000, 1), GateDay.simulate(2000, 2)
+    assert (first.labels["enter"] == again.labels["enter"]).all()
+    assert (first.labels["enter"] != other.labels["enter"]).any()
+
+
+def test_worse_candidates_are_worse_by_what_was_asked_for_and_are_counted() -> None:
+    conf = Settings.load("local").gate
+    assert conf is not None
+    noise = worse_noise(0.05, rows=30_000)
+    assert noise.impression > SEED_NOISE.impression
+    found = stopped(list(trials(2, 30_000, noise, conf.model_copy(update={"rounds": 60}))))
+    assert found["mean_auc_difference"] == pytest.approx(-0.05, abs=0.01)
+    assert (found["trials"], found["stopped"], found["share"]) == (2, 2, 1.0)
+    assert found["by_rule"]["champion_comparison"] == 2
