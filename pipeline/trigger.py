@@ -34,7 +34,17 @@ def decide(facts: Facts, conf: TriggerConf) -> Decision:
     findings = tuple(finding for model in facts.models for finding in _findings(facts, model, conf))
     asked = max((found.asks for found in findings), key=STRENGTH.__getitem__)
     action, notes = _possible(asked, facts)
+    notes = (*notes, *_uncommitted(facts))
     return Decision(action=action, key=key_of(facts, conf), mature=facts.mature, findings=findings, notes=notes)
+
+
+def _uncommitted(facts: Facts) -> tuple[str, ...]:
+    """Said, and no reason: raw days may still arrive, and the hours go on until a retrain computes the samples."""
+    if facts.mature in facts.samples or all(model.champion is None for model in facts.models):
+        return ()
+    newest = max((str(day) for day in facts.samples), default="no day")
+    what = f"samples of {facts.mature} are not committed: performance and drift are those of {newest}"
+    return (f"{what}; `limelight backfill` computes them, or the retrain that `hours` asks for",)
 
 
 def key_of(facts: Facts, conf: TriggerConf) -> str:

@@ -169,6 +169,14 @@ def test_a_model_without_champion_beside_others_is_told_and_starts_nothing() -> 
     assert "the next full retrain trains it" in found.why
 
 
+def test_a_newest_day_that_is_not_committed_is_told() -> None:
+    committed = {GATE_DAY: Committed(rows=20_000, digest="x")}
+    decision = decide(facts(champion(newest=evaluation()), samples=committed), CONF)
+    assert decision.action == "nothing"
+    assert "samples of 2026-01-11 are not committed: performance and drift are those of 2026-01-10" in decision.notes[0]
+    assert decide(facts(None, samples={}), CONF).notes == ()
+
+
 def test_champions_of_different_train_sets_cannot_go_on_incrementally() -> None:
     other = champion(trainset="incremental-2026-01-11")
     assert decide(facts(champion(), other), CONF).action == "nothing"
