@@ -74,6 +74,11 @@ bench-accuracy:  ## How good the models are where that is known → build/bench/
 	@$(MAKE) --no-print-directory parity ARGS=
 	@$(BIN)/python -m benchmarks.bench_accuracy $(ARGS)
 
+.PHONY: bench-gate
+bench-gate:  ## How often the gate is wrong: planted candidates, twins, worse ones → build/bench/operations.json (ARGS="--help")
+	$(set_up)
+	@$(BIN)/python -m benchmarks.gate_trials $(ARGS)
+
 .PHONY: bench-train
 bench-train:  ## What a training step costs, beside the peers' → build/bench/train.json (DEVICE=cuda; ARGS="--help" for sizes)
 	$(set_up)

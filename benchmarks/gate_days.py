@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from training.gate_rules import Evidence, Scored
+from training.gate_case import Evidence, Scored
 from training.segments import Segments, by_value, heavy_users
 from training.verdict import Days, Parity
 

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from rich.console import Console
@@ -26,6 +27,7 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks.gate_days import PLANTED, SEED_NOISE, GateDay, Noise
+from features.manifest import Frozen
 from jobs.settings import Settings
 from training.bootstrap import Judged, auc
 from training.gate import judge
@@ -35,6 +37,7 @@ from training.verdict import Verdict
 OPERATIONS_FILE = "operations.json"
 WORSE_BY = 0.005
 LARGE_DAY = 500_000
+FIRST_SEED = {"twins": 0, "worse": 100_000, "sizes": 10_000}
 console = Console(highlight=False)
 
 
@@ -45,6 +48,7 @@ def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=80_000, help="impressions of a trial's gate day")
     parser.add_argument("--sizes", type=int, nargs="+", default=(15_000, 30_000, 60_000, 120_000, 240_000))
     parser.add_argument("--place", default="local", help="whose conf")
+    parser.add_argument("--set", nargs="*", default=(), help="conf values, e.g. gate.rounds=200")
     parser.add_argument("--out", type=Path, default=Path("build/bench"))
     return parser.parse_args(arguments)
 
@@ -69,24 +73,63 @@ def _auc(day: GateDay, noise: Noise, seed: int) -> float:
     return auc(Judged.of(scores, day.labels["enter"], day.weights["enter"], day.user))
 
 
-def trials(count: int, rows: int, noise: Noise, conf: GateConf, seed: int = 0) -> Iterator[Verdict]:
-    """Verdicts on candidates with a noise of theirs, each on a day and beside a champion of its own."""
-    for number in range(count):
-        first = seed + 3 * number
-        day = GateDay.simulate(rows, first)
-        yield judge(day.candidate(first + 1, noise), day.champion(first + 2), day.evidence(), conf)
+class Trial(Frozen):
+    """One verdict: on which kind of candidate, and what became of it."""
+
+    kind: Literal["twins", "worse"]
+    number: int
+    rows: int
+    rounds: int
+    stopped_by: tuple[str, ...]
+    auc_difference: float
 
 
-def stopped(verdicts: Sequence[Verdict]) -> dict[str, Any]:
+def trial(kind: Literal["twins", "worse"], number: int, rows: int, noise: Noise, conf: GateConf) -> Trial:
+    """A candidate with a noise of its own, on a day and beside a champion of its own; a function of (kind, number)."""
+    verdict = judged(rows, noise, conf, seed=3 * number + FIRST_SEED[kind])
+    difference = verdict.tasks[0].auc_difference
+    return Trial(
+        kind=kind,
+        number=number,
+        rows=rows,
+        rounds=conf.rounds,
+        stopped_by=verdict.stopped_by,
+        auc_difference=difference.point if difference else math.nan,
+    )
+
+
+def judged(rows: int, noise: Noise, conf: GateConf, seed: int) -> Verdict:
+    """The gate's verdict on one simulated day."""
+    day = GateDay.simulate(rows, seed)
+    return judge(day.candidate(seed + 1, noise), day.champion(seed + 2), day.evidence(), conf)
+
+
+def run_trials(count: int, rows: int, worse: Noise, conf: GateConf, kept: Path) -> list[Trial]:
+    """Twins and worse candidates in turn. Each is kept when it is done: a run that was cut off goes on."""
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    lines = kept.read_text(encoding="utf-8").splitlines() if kept.exists() else []
+    there = [Trial.model_validate_json(line) for line in lines]
+    done = {(one.kind, one.number): one for one in there if (one.rows, one.rounds) == (rows, conf.rounds)}
+    noises: dict[Literal["twins", "worse"], Noise] = {"twins": SEED_NOISE, "worse": worse}
+    with kept.open("a", encoding="utf-8") as sink:
+        for number in track(range(count), "trials", console=console):
+            for kind, noise in noises.items():
+                if (kind, number) not in done:
+                    done[kind, number] = trial(kind, number, rows, noise, conf)
+                    sink.write(done[kind, number].model_dump_json() + "\n")
+                    sink.flush()
+    return [one for (_, number), one in done.items() if number < count]
+
+
+def stopped(trials: Sequence[Trial]) -> dict[str, Any]:
     """Share that was stopped, and how many by which rule (a verdict may be stopped by several)."""
-    by = Counter(rule for verdict in verdicts for rule in verdict.stopped_by)
-    differences = [task.auc_difference.point for v in verdicts for task in v.tasks[:1] if task.auc_difference]
+    count = sum(bool(one.stopped_by) for one in trials)
     return {
-        "trials": len(verdicts),
-        "stopped": sum(not verdict.passed for verdict in verdicts),
-        "share": sum(not verdict.passed for verdict in verdicts) / len(verdicts),
-        "by_rule": dict(by),
-        "mean_auc_difference": statistics.mean(differences),
+        "trials": len(trials),
+        "stopped": count,
+        "share": count / len(trials),
+        "by_rule": dict(Counter(rule for one in trials for rule in one.stopped_by)),
+        "mean_auc_difference": statistics.mean(one.auc_difference for one in trials),
     }
 
 
@@ -106,7 +149,7 @@ def evidence_of(sizes: Sequence[int], conf: GateConf, days: int = 5) -> dict[str
     """Rows of the gate day → positives, users, and the drop of AUC of the main task that is told with 90 % power."""
     found = {}
     for rows in sizes:
-        mains = [verdict.tasks[0] for verdict in trials(days, rows, SEED_NOISE, conf, seed=10_000)]
+        mains = [judged(rows, SEED_NOISE, conf, seed=FIRST_SEED["sizes"] + number).tasks[0] for number in range(days)]
         found[str(rows)] = {
             "positives": statistics.mean(task.positives for task in mains),
             "users": statistics.mean(task.users for task in mains),
@@ -150,19 +193,15 @@ def merge_into(path: Path, found: Mapping[str, Any]) -> None:
     written.replace(path)
 
 
-def _shown(name: str, count: int, verdicts: Iterator[Verdict]) -> list[Verdict]:
-    return list(track(verdicts, name, total=count, console=console))
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run all of it, show it, and write it."""
     options = options_of(arguments)
-    conf = Settings.load(options.place).gate
+    conf = Settings.load(options.place, options.set).gate
     assert conf is not None
     wrong = planted(options.rows, conf)
-    worse = worse_noise(WORSE_BY)
-    twins = stopped(_shown("twins", options.trials, trials(options.trials, options.rows, SEED_NOISE, conf)))
-    lower = stopped(_shown("worse", options.trials, trials(options.trials, options.rows, worse, conf, seed=100_000)))
+    kept = options.out / "gate_trials.jsonl"
+    every = run_trials(options.trials, options.rows, worse_noise(WORSE_BY), conf, kept)
+    twins, lower = (stopped([one for one in every if one.kind == kind]) for kind in ("twins", "worse"))
     evidence = evidence_of(options.sizes, conf)
     needed = rows_needed(evidence, WORSE_BY, conf.main.max_auc_drop)
     found = {
@@ -177,6 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "worse": lower,
             "evidence": evidence,
             "rows_needed": needed,
+            "rounds": conf.rounds,
             "verdict_seconds": seconds_of(LARGE_DAY, conf),
         },
     }

@@ -2,7 +2,7 @@
 
 spark-submit jobs/gate.py --warehouse URL --trainset full-2026-01-19 --model deepfm --model esmm
 
-`limelight gate` explains the verdict that this leaves behind.
+`limelight gate --explain` shows the verdict that this leaves behind.
 """
 
 from __future__ import annotations

@@ -103,7 +103,7 @@ class Drawn:
 
     def __init__(self, codes: Integers, weight: Floats) -> None:
         self.codes, self._own = codes, None if (weight == 1).all() else weight
-        self.sums: type[np.int64 | np.float64] = np.int64 if self._own is None else np.float64
+        self.sums: Any = np.int64 if self._own is None else np.float64
         self._drawn = np.empty(len(codes), np.uint16)
         self._weights = np.empty(len(codes) if self._own is not None else 0)
 
@@ -144,7 +144,7 @@ class Resamples:
         below, through = (np.searchsorted(score[~positive], score[positive], side) for side in ("left", "right"))
         won = Drawn(codes[positive], weight[positive])
         lost = Drawn(codes[~positive], weight[~positive])
-        running = np.zeros(len(lost.codes) + 1, lost.sums)  # weight of the negatives before each place
+        running: NDArray[Any] = np.zeros(len(lost.codes) + 1, lost.sums)  # weight of the negatives before each place
         figures = np.empty(len(self.multiplicity))
         for place, drawn in enumerate(self.multiplicity):
             np.cumsum(lost.weights(drawn), dtype=lost.sums, out=running[1:])

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from training.bootstrap import Judged, Resamples, require_same_rows
+from training.gate_case import Case, Evidence, Scored
 from training.gate_conf import GateConf
 from training.gate_figures import TaskRows, segment_verdicts, task_verdict
-from training.gate_rules import RULES, Case, Evidence, Scored
+from training.gate_rules import RULES
 from training.verdict import Check, Rule, Verdict
 
 

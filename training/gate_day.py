@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from features.errors import DataError, Problem
 from features.schema import label_name, mask_name
 from training.gate import judge
+from training.gate_case import Evidence, Scored
 from training.gate_conf import GateConf
-from training.gate_rules import Evidence, Scored
 from training.published import Output
 from training.scorer import Scorer
 from training.segments import Segments, segments_of

@@ -1,70 +1,21 @@
 """The gate's rules: each looks at the figures of a case and answers with checks, passed and failed alike.
 
-What is absent or undefined fails. Rules are asked in the order of `RULES`; docs/gate.md explains them.
+The first four are in `training.gate_integrity`; here are those about how good the candidate is. Rules are asked in the
+order of `RULES`; docs/gate.md explains them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Callable, Iterator
 
 from training.bootstrap import Interval
+from training.gate_case import Case
 from training.gate_conf import Bound, GateConf
-from training.segments import Segments
-from training.verdict import Check, Days, Parity, SegmentVerdict, TaskVerdict
-
-Floats = NDArray[np.float64]
+from training.gate_integrity import export_parity, no_data, no_unseen_day, not_finite
+from training.verdict import Check, SegmentVerdict
 
 AUDIT = "labels may have leaked into its features: run `limelight audit`; if the gain is real, raise"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scored:
-    """A model on the gate day: `scores` task → [n] probabilities, rows in the order of the evidence."""
-
-    name: str
-    days: Days
-    scores: Mapping[str, Floats]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evidence:
-    """The gate day, the same rows for candidate and champion.
-
-    Attributes:
-        model: name of the model in the registry.
-        day: the gate day, ISO.
-        labels, weights: task → [n]; weight 0 = masked.
-        group: [n], the user.
-        segments: parts of the day.
-        left_out: task → why it is not judged.
-        parity: None when it was not checked, which stops.
-    """
-
-    model: str
-    day: str
-    labels: Mapping[str, Floats]
-    weights: Mapping[str, Floats]
-    group: NDArray[np.int64]
-    segments: Segments
-    left_out: Mapping[str, str]
-    parity: Parity | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Case:
-    """All that a rule may look at."""
-
-    candidate: Scored
-    champion: Scored | None
-    evidence: Evidence
-    conf: GateConf
-    tasks: tuple[TaskVerdict, ...]
-    segments: tuple[SegmentVerdict, ...]
 
 
 def _end(interval: Interval | None, bound: Bound, *, more_is_better: bool) -> float | None:
@@ -77,124 +28,6 @@ def _end(interval: Interval | None, bound: Bound, *, more_is_better: bool) -> fl
 
 def _within(interval: Interval) -> str:
     return f"{interval.point:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}]"
-
-
-def _no_data(case: Case) -> Iterator[Check]:
-    """Are there rows, and enough of both classes, for every task that is judged?"""
-    judged = {task.task for task in case.tasks}
-    main = case.conf.main_task
-    why = case.evidence.left_out.get(main, "the candidate does not score it, or it has no labels")
-    reason = None if main in judged else f"the main task {main} is not judged: {why}"
-    yield Check(rule="no_data", task=main, figure="judged", seen=None, limit="the main task must be", reason=reason)
-    for name in sorted(case.candidate.scores.keys() - judged - case.evidence.left_out.keys()):
-        reason = f"{name}: scored by the candidate, but the gate day has no labels of it"
-        yield Check(rule="no_data", task=name, figure="labels", seen=None, limit="must be there", reason=reason)
-    for task in case.tasks:
-        rules = case.conf.rules(task.task)
-        for what, seen, floor in (
-            ("rows", task.rows, rules.min_rows),
-            ("positives", task.positives, rules.min_positives),
-            ("negatives", task.negatives, rules.min_negatives),
-        ):
-            reason = f"{task.task}: {seen:,} {what} on {case.evidence.day}, at least {floor:,} are needed"
-            yield Check(
-                rule="no_data",
-                task=task.task,
-                figure=what,
-                seen=seen,
-                limit=f"≥ {floor:,}",
-                reason=None if seen >= floor else reason,
-            )
-
-
-def _no_unseen_day(case: Case) -> Iterator[Check]:
-    """Train days < validation day < gate day, and nobody has seen the gate day."""
-    days, day = case.candidate.days, case.evidence.day
-
-    def check(figure: str, limit: str, reason: str | None) -> Check:
-        return Check(rule="no_unseen_day", figure=figure, seen=None, limit=limit, reason=reason)
-
-    if not days.train:
-        yield check("train days", "must be named", "the candidate names no train days")
-        return
-    mixed = bool(days.valid) and max(days.train) >= min(days.valid)
-    reason = f"train day {max(days.train)} is not before validation day {min(days.valid)}" if mixed else None
-    yield check(f"last train day {max(days.train)}", "before validation", reason)
-    for who, model in (("candidate", case.candidate), ("champion", case.champion)):
-        if model is not None:
-            until = model.days.seen_until
-            reason = f"no verdict: the {who} {model.name} has seen {until}, the gate day is {day}"
-            yield check(f"{who} has seen until {until}", f"before {day}", reason if until >= day else None)
-
-
-def _not_finite(case: Case) -> Iterator[Check]:
-    """Every score and every figure that a later rule reads must be a number."""
-    for who, model in (("candidate", case.candidate), ("champion", case.champion)):
-        for name, score in (model.scores if model else {}).items():
-            bad = int((~np.isfinite(score)).sum())
-            reason = f"{name}: {bad:,} of {len(score):,} scores of the {who} are not finite" if bad else None
-            figure = f"scores of the {who} that are not finite"
-            yield Check(rule="not_finite", task=name, figure=figure, seen=bad, limit="0", reason=reason)
-    for task in case.tasks:
-        undefined = [figure for figure, value in task.candidate.model_dump().items() if value is None]
-        undefined += ["auc_interval"] if task.auc_interval is None else []
-        if task.champion is not None:
-            undefined += [name for name in COMPARING if getattr(task, name) is None]
-        reason = f"{task.task}: undefined on the gate day: {', '.join(undefined)}" if undefined else None
-        yield Check(
-            rule="not_finite",
-            task=task.task,
-            figure="undefined figures",
-            seen=len(undefined),
-            limit="0",
-            reason=reason,
-        )
-
-
-COMPARING = (
-    "auc_difference",
-    "gauc_difference",
-    "logloss_rise",
-    "calibration_loss",
-    "score_psi",
-    "detectable_drop",
-)
-"""What a task's verdict must hold when there is a champion."""
-
-
-def _parity(case: Case) -> Iterator[Check]:
-    """The exported graph must give what was trained."""
-    parity, conf = case.evidence.parity, case.conf
-
-    def check(figure: str, seen: float | None, limit: str, reason: str | None) -> Check:
-        return Check(rule="parity", figure=figure, seen=seen, limit=limit, reason=reason)
-
-    if parity is None:
-        yield check("rows", None, "must be compared", "the exported graph was not compared with the trained model")
-        return
-    wanted = min(conf.min_parity_rows, len(case.evidence.group))
-    enough = parity.rows >= wanted and parity.single_row_batches >= 1
-    reason = f"parity was checked on {parity.rows:,} rows, {wanted:,} are needed, and at least one batch of 1"
-    yield check("rows compared", parity.rows, f"≥ {wanted:,}", None if enough else reason)
-    unlike = parity.differing_columns
-    yield check("columns encoded unlike the train set's", len(unlike), "0", None if not unlike else _encoded(parity))
-    for what, seen, limit in (
-        ("logits", parity.logit_difference, conf.max_logit_difference),
-        ("probabilities", parity.probability_difference, conf.max_probability_difference),
-    ):
-        reason = f"exported {what} differ by up to {seen:.3g}, at most {limit:.3g} is allowed"
-        # NaN must stop too
-        yield check(
-            f"difference of {what}",
-            seen if math.isfinite(seen) else None,
-            f"≤ {limit:.3g}",
-            None if seen <= limit else reason,
-        )
-
-
-def _encoded(parity: Parity) -> str:
-    columns = ", ".join(f"{name} in {rows:,}" for name, rows in parity.differing_columns.items())
-    return f"the published folder encodes columns unlike the train set, of {parity.rows:,} rows: {columns}"
 
 
 def _floors(case: Case) -> Iterator[Check]:
@@ -380,10 +213,10 @@ def _segment(segment: SegmentVerdict, conf: GateConf) -> Iterator[Check]:
 
 
 RULES: tuple[Callable[[Case], Iterator[Check]], ...] = (
-    _no_data,
-    _no_unseen_day,
-    _not_finite,
-    _parity,
+    no_data,
+    no_unseen_day,
+    not_finite,
+    export_parity,
     _floors,
     _leakage_suspected,
     _calibration,

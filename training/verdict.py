@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from features.errors import DataError, GateStoppedError, Problem
 from features.manifest import Frozen, TrainSet
@@ -42,6 +42,8 @@ class Parity(Frozen):
         single_row_batches: rows that were also scored alone.
         differing_columns: encoded column (ids, leaves, ...) → rows unlike the train set's; must be empty.
     """
+
+    model_config = ConfigDict(ser_json_inf_nan="strings")  # a difference of NaN stops, and must be read back as NaN
 
     rows: int = Field(ge=0)
     rows_with_empty_sequence: int = Field(ge=0)

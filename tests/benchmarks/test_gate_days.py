@@ -10,8 +10,8 @@ import pytest
 from benchmarks.gate_days import PLANTED, GateDay, Planted
 from jobs.settings import Settings
 from training.gate import judge
+from training.gate_case import Evidence, Scored
 from training.gate_conf import GateConf
-from training.gate_rules import Evidence, Scored
 from training.verdict import Verdict
 from training.verdict_table import explain_in_full_text
 

@@ -12,8 +12,8 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from features.errors import ExitCode, GateStoppedError
 from training.gate import judge
+from training.gate_case import Evidence, Scored
 from training.gate_conf import GateConf, SegmentRules, TaskRules
-from training.gate_rules import Evidence, Scored
 from training.segments import Segments
 from training.verdict import Days, Parity, Verdict
 from training.verdict_table import explain_text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 
@@ -15,6 +16,16 @@ from training.verdict_table import explain_in_full_text
 def test_a_verdict_is_read_back() -> None:
     found = verdict("deepfm")
     assert read_verdict(found.model_dump_json(), "here") == found
+
+
+def test_a_difference_that_is_no_number_is_read_back_as_such() -> None:
+    found = verdict("deepfm", passed=False)
+    assert found.parity is not None
+    parity = found.parity.model_copy(update={"logit_difference": math.nan})
+    text = found.model_copy(update={"parity": parity}).model_dump_json()
+    again = read_verdict(text, "here").parity
+    assert again is not None
+    assert math.isnan(again.logit_difference)
 
 
 def test_a_verdict_of_an_earlier_limelight_is_read_without_its_thresholds() -> None:
