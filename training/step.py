@@ -2,7 +2,8 @@
 
 1. labels and weights of this rank's rows; what the ranks must count together goes into one small all-reduce:
    weights per target [T], terms of an auxiliary loss [1], whether anyone wants to stop [1], losses so far that were
-   no numbers [1], rows per display position [P]
+   no numbers [1], rows per display position [P]. It is on its way during 2: a rank that is late is waited for once
+   per step, at its end, and not at its beginning, too (with display positions or batch norm: within 2)
 2. forward → logits [n, T]
 3. this rank's part of the loss, with the weights of all; backward (2 and 3 once per part with `accumulate`)
 4. gradients summed over ranks, on their way during 3 and 5 (`training.gradients`)
@@ -13,7 +14,9 @@ No value leaves the device: a step never waits for it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -118,7 +121,7 @@ class Learner:
         """Learn from one batch; `flag` travels with the weights, so that ranks can agree to stop."""
         with self.part(Part.FORWARD):
             labels, weights = self.model.targets(batch)
-        counts = self._counted_together(weights.sum(dim=0), flag, batch)
+        counts = self._start_counting(weights.sum(dim=0), flag, batch)
         self.model.zero_grad(set_to_none=True)
         cuts = [len(batch) * part // self.accumulate for part in range(self.accumulate + 1)]
         parts = [
@@ -131,29 +134,39 @@ class Learner:
         self.diverged = self.diverged + (~finite).double()
         return StepLosses(
             sums=torch.stack([part.sums for part in parts]).sum(dim=0),
-            weights=counts.weights.to(parts[0].sums.dtype),
-            flag=counts.flag,
+            weights=counts().weights.to(parts[0].sums.dtype),
+            flag=counts().flag,
             finite=finite,
             finite_rows=torch.cat([torch.isfinite(part.logits).all(dim=1) for part in parts]),
-            diverged=counts.diverged,
+            diverged=counts().diverged,
         )
 
-    def _counted_together(self, weights: Tensor, flag: bool, batch: Batch) -> _Counts:
+    def _start_counting(self, weights: Tensor, flag: bool, batch: Batch) -> Callable[[], _Counts]:
+        """What this rank counts leaves; calling what is returned waits for the others, the first time."""
         tower = self.model.position
         positions = weights.new_zeros(0) if tower is None or batch.position is None else tower.counts(batch.position)
         terms, asked = self.model.auxiliary_terms(batch).double(), weights.new_full((), float(flag)).double()
         own = [weights.double(), torch.stack([terms, asked, self.diverged]), positions.double()]
-        totals, alone, counts = torch.split(self._summed(torch.cat(own)), [len(part) for part in own])
-        return _Counts(weights=totals, terms=alone[0], flag=alone[1], diverged=alone[2], positions=counts)
+        with self.part(Part.EXCHANGE):
+            arrived = self.exchange.start_sum_many([torch.cat(own)])
 
-    def _backward(self, batch: Batch, labels: Tensor, weights: Tensor, counts: _Counts) -> _Part:
+        @cache
+        def counts() -> _Counts:
+            with self.part(Part.EXCHANGE):
+                (totals,) = arrived()
+            of_tasks, alone, of_positions = torch.split(totals, [len(part) for part in own])
+            return _Counts(weights=of_tasks, terms=alone[0], flag=alone[1], diverged=alone[2], positions=of_positions)
+
+        return counts
+
+    def _backward(self, batch: Batch, labels: Tensor, weights: Tensor, counting: Callable[[], _Counts]) -> _Part:
         """Add the gradient of some of the step's rows to that of the others."""
         if self.model.position is not None and batch.position is not None:
-            self.model.position.global_counts = counts.positions
+            self.model.position.global_counts = counting().positions
         with self.part(Part.FORWARD):
             logits, auxiliary = self.model.with_auxiliary(batch)
             self.gradients.looked_up()
-            kind = logits.dtype
+            kind, counts = logits.dtype, counting()
             sums = weighted_bce(logits, labels.to(kind), weights.to(kind))
             loss = total_loss(sums, counts.weights.to(kind), self.model.task_weights.to(kind))
             if auxiliary is not None:
