@@ -16,7 +16,8 @@ from jobs.settings import Settings
 from pipeline.retention import Need, Retention, Thing, sweep
 from pipeline.tables import Warehouse
 from training.published import MODEL_FILE
-from training.registry import Registry, Version
+from training.registry import Registry
+from training.version_history import Version
 
 
 def collect(warehouse_url: str, place: str, overrides: Sequence[str], *, apply: bool) -> None:

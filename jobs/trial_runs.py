@@ -6,7 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
-from training.registry import quiet_client
+from training.mlflow_access import quiet_client
 from training.result import CURVES_FILE, RUN_FILE, read_result
 from training.storage import Folder
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from features.errors import DataError, Problem
 from features.redaction import redacted
 
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+NOISY = ("mlflow", "alembic", "sqlalchemy.engine")
 USER_VARIABLE, PASSWORD_VARIABLE = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
 
 
@@ -37,3 +43,15 @@ def own_folder() -> Path:
     if folder.is_symlink() or folder.stat().st_uid != os.getuid():
         raise DataError([Problem(what=f"{folder} is not this user's own folder", remedy="Remove it, or set TMPDIR")])
     return folder
+
+
+def quiet_client(tracking_uri: str) -> MlflowClient:
+    """An MLflow client that sends no telemetry and says warnings only; the URI's login goes by the environment."""
+    tracking_uri = without_login(tracking_uri)
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    from mlflow.tracking import MlflowClient
+
+    for logger in NOISY:
+        logging.getLogger(logger).setLevel(logging.WARNING)
+    return MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)

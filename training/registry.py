@@ -2,77 +2,41 @@
 
 A version's artefact is a published folder. Every publication and rollback first writes down all that it
 needs, and moves the alias last: whoever reads `champion` sees the old version or the new one, never half.
-
-Tags, all on versions:
-
-    limelight.digest       digest of the folder's MANIFEST.json
-    limelight.promotion    who, what, why, when, and the version that it takes over from: rollback goes there
-    limelight.rollback     who, what, why, when, and the version that it gave way to; none when it was withdrawn
+What the versions' tags mean stands in `training.version_history`.
 """
 
 from __future__ import annotations
 
 import getpass
-import logging
-import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
-
-from pydantic import ValidationError
+from typing import TYPE_CHECKING
 
 from features.errors import DataError, Problem
-from features.manifest import Frozen
 from features.paths import require_name
 from features.storage import refuse_secrets
-from training.mlflow_access import own_folder, without_login
+from training.mlflow_access import own_folder, quiet_client, without_login
 from training.published import verify
 from training.verdict import VERDICT_FILE, Verdict, read_verdict
+from training.version_history import (
+    DIGEST_TAG,
+    PROMOTION_TAG,
+    ROLLBACK_TAG,
+    Move,
+    Version,
+    history_of,
+    move_of,
+    source_of,
+)
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.tracking import MlflowClient
 
 CHAMPION = "champion"
-State = Literal["champion", "retired", "rolled back", "withdrawn", "never promoted"]
 EXPERIMENT = "limelight"
-DIGEST_TAG = "limelight.digest"
-PROMOTION_TAG = "limelight.promotion"
-ROLLBACK_TAG = "limelight.rollback"
-NOISY = ("mlflow", "alembic", "sqlalchemy.engine")
-
-
-class Move(Frozen):
-    """Who moved the alias, why and when; `previous` and `to` are versions."""
-
-    who: str
-    why: str
-    when: str
-    previous: str | None = None
-    to: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Version:
-    """A registered version.
-
-    Attributes:
-        state: champion now; retired, when a later one took over; rolled back; withdrawn, when nothing took its
-            place; or never promoted, when a publication ended before the alias moved.
-        uri: of the published folder.
-    """
-
-    name: str
-    version: str
-    state: State
-    uri: str
-    digest: str
-    run_id: str | None
-    promotion: Move | None
-    rollback: Move | None
 
 
 class Registry:
@@ -176,7 +140,7 @@ class Registry:
         from mlflow.artifacts import download_artifacts
 
         found = self._client.get_model_version(name, version)
-        source = _source(found)
+        source = source_of(found)
         target = into or own_folder() / require_name(name) / require_name(version)
         local = None
         if "://" in source and not source.startswith("file://"):
@@ -198,7 +162,7 @@ class Registry:
         from mlflow.exceptions import MlflowException
 
         found = self._version(name, version)
-        source = f"{_source(found)}.{VERDICT_FILE}"
+        source = f"{source_of(found)}.{VERDICT_FILE}"
         with tempfile.TemporaryDirectory(prefix="limelight-verdict-") as folder:
             try:
                 file = download_artifacts(artifact_uri=source, dst_path=folder, tracking_uri=self._tracking_uri)
@@ -235,7 +199,7 @@ class Registry:
             DataError: if there is no champion, or none before it.
         """
         current = self._champion_version(name)
-        promotion = _move(current, PROMOTION_TAG) if current else None
+        promotion = move_of(current, PROMOTION_TAG) if current else None
         if current is None or promotion is None or promotion.previous is None:
             found = f"version {current.version} is the first" if current else "it has no champion"
             remedy = "See `limelight status` for the versions there are"
@@ -265,11 +229,9 @@ class Registry:
 
     def history(self, name: str) -> list[Version]:
         """All versions, newest first; empty when the model is unknown."""
-        found = sorted(self._client.search_model_versions(f"name='{name}'"), key=lambda v: -int(v.version))
-        versions = {str(v.version): v for v in found}
         champion = self._champion_version(name)
-        line = _line(versions, str(champion.version) if champion else None)
-        return [_described(version, line) for version in versions.values()]
+        found = self._client.search_model_versions(f"name='{name}'")
+        return history_of(found, str(champion.version) if champion else None)
 
     def _champion_version(self, name: str) -> ModelVersion | None:
         from mlflow.exceptions import MlflowException
@@ -302,71 +264,6 @@ class Registry:
             else self._client.create_experiment(EXPERIMENT, artifact_location=self._artifacts)
         )
         return str(self._client.create_run(experiment_id, run_name=f"publish {name}").info.run_id)
-
-
-def quiet_client(tracking_uri: str) -> MlflowClient:
-    """An MLflow client that sends no telemetry and says warnings only; the URI's login goes by the environment."""
-    tracking_uri = without_login(tracking_uri)
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-    from mlflow.tracking import MlflowClient
-
-    for logger in NOISY:
-        logging.getLogger(logger).setLevel(logging.WARNING)
-    return MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
-
-
-def _line(versions: Mapping[str, ModelVersion], champion: str | None) -> list[str]:
-    """The champion, its predecessor, that one's predecessor, and so on."""
-    line: list[str] = []
-    at = champion
-    while at is not None and at in versions and at not in line:
-        line.append(at)
-        promotion = _move(versions[at], PROMOTION_TAG)
-        at = promotion.previous if promotion else None
-    return line
-
-
-def _described(version: ModelVersion, line: list[str]) -> Version:
-    rollback = _move(version, ROLLBACK_TAG)
-    number = str(version.version)
-    state: State = "never promoted"
-    if line and number == line[0]:
-        state = "champion"
-    elif rollback is not None:
-        state = "rolled back" if rollback.to is not None else "withdrawn"
-    elif number in line:
-        state = "retired"
-    return Version(
-        name=version.name,
-        version=number,
-        state=state,
-        uri=_source(version),
-        digest=version.tags.get(DIGEST_TAG, ""),
-        run_id=version.run_id,
-        promotion=_move(version, PROMOTION_TAG),
-        rollback=rollback,
-    )
-
-
-def _move(version: ModelVersion, tag: str) -> Move | None:
-    text = version.tags.get(tag)
-    if text is None:
-        return None
-    try:
-        return Move.model_validate_json(text)
-    except ValidationError as error:
-        remedy = "Only Limelight may write this tag; delete it, or restore its value"
-        what = f"tag {tag} of version {version.version} of {version.name} is not readable: {error.errors()[0]['msg']}"
-        raise DataError([Problem(what=what, remedy=remedy)]) from error
-
-
-def _source(version: ModelVersion) -> str:
-    if version.source is None:
-        remedy = "Publish the model again; only Limelight may register versions of it"
-        what = f"version {version.version} of {version.name} has no published folder"
-        raise DataError([Problem(what=what, remedy=remedy)])
-    return str(version.source)
 
 
 def _now() -> str:

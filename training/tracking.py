@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from features.redaction import has_secret, redacted
 from features.storage import refuse_secrets
 from training.config import TrackingConf
-from training.registry import quiet_client
+from training.mlflow_access import quiet_client
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient

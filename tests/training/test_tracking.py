@@ -16,8 +16,8 @@ from jobs.launch import launch, training_arguments
 from jobs.settings import TrainingSettings
 from tests.training.trainset_factory import write_trainset
 from training.config import TrainConf
-from training.mlflow_access import PASSWORD_VARIABLE, USER_VARIABLE, own_folder
-from training.registry import Registry, quiet_client
+from training.mlflow_access import PASSWORD_VARIABLE, USER_VARIABLE, own_folder, quiet_client
+from training.registry import Registry
 from training.tracking import URI_VARIABLE, Tracking, hand_over
 
 SECRET = "confidential-7f3a"
