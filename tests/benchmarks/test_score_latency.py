@@ -9,19 +9,14 @@ from pathlib import Path
 import pytest
 
 from benchmarks.score_latency import KEY, main, percentiles, request
-from tests.training.raw_trainset import write_raw_trainset
-from training.export import export_folder
-from training.models import build
+from tests.training.raw_trainset import publish, write_raw_trainset
 from training.scorer import Scorer, read_examples
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     raw = write_raw_trainset(tmp_path_factory.mktemp("trainset"), gate_rows=30)
-    path = tmp_path_factory.mktemp("model") / "published"
-    model = build("deepfm", raw.trainset, {"embedding_dim": 4, "hidden": [8]}, seed=1)
-    export_folder(model, raw.trainset, raw.root, raw.samples, {"name": "deepfm"}, path)
-    return path
+    return publish(raw, tmp_path_factory.mktemp("model") / "published", "deepfm")
 
 
 def test_a_request_is_one_users_with_many_candidates(folder: Path) -> None:

@@ -13,9 +13,7 @@ from pyspark.errors import PythonException
 
 from features.errors import DataError
 from jobs.batch_score import score_frame
-from tests.training.raw_trainset import GATE_DAY, RawTrainset, write_raw_trainset
-from training.export import export_folder
-from training.models import build
+from tests.training.raw_trainset import GATE_DAY, RawTrainset, publish, write_raw_trainset
 from training.scorer import Scorer
 
 if TYPE_CHECKING:
@@ -33,10 +31,7 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> RawTrainset:
 
 @pytest.fixture(scope="module")
 def folder(raw: RawTrainset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("model") / "published"
-    model = build("esmm", raw.trainset, {"embedding_dim": 4, "hidden": [8]}, seed=1)
-    export_folder(model, raw.trainset, raw.root, raw.samples, {"name": "esmm"}, path)
-    return path
+    return publish(raw, tmp_path_factory.mktemp("model") / "published", "esmm")
 
 
 @pytest.mark.parametrize("day", [None, GATE_DAY])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -18,7 +17,17 @@ from jobs.console import Steps
 from jobs.evaluate import Evaluated, evaluate_new, require_read
 from pipeline.evaluations import InUse, read_evaluation, standing_evaluation
 from pipeline.trigger_facts import Committed
-from tests.jobs.trigger_world import BETWEEN, MODEL, NEXT_DAY, ONE_DAY, ROWS, World, commit_samples, make_world
+from tests.jobs.trigger_world import (
+    BETWEEN,
+    MODEL,
+    NEXT_DAY,
+    ONE_DAY,
+    ROWS,
+    World,
+    commit_samples,
+    copy_warehouse,
+    make_world,
+)
 from tests.training.raw_trainset import GATE_DAY, TRAIN_DAY
 from tests.warehouse_files import manifests
 from training.champion_day import Subject, evaluate_day
@@ -38,8 +47,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> World:
 @pytest.fixture
 def world(made: World, tmp_path: Path) -> World:
     """A warehouse of the test's own beside the registry of all."""
-    for folder in ("samples", "trainsets"):
-        shutil.copytree(made.root / folder, tmp_path / folder)
+    copy_warehouse(made, tmp_path)
     return World(root=tmp_path, folder=made.folder, registry=made.registry)
 
 

@@ -13,10 +13,8 @@ from typer.testing import CliRunner
 from features.errors import ExitCode
 from jobs.cli import app
 from jobs.settings import Settings
-from tests.training.raw_trainset import RawTrainset, write_raw_trainset
+from tests.training.raw_trainset import RawTrainset, publish, write_raw_trainset
 from tests.training.test_registry import verdict
-from training.export import export_folder
-from training.models import build
 from training.registry import Registry
 from training.scorer import Scorer
 
@@ -32,10 +30,7 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> RawTrainset:
 
 @pytest.fixture(scope="module")
 def folder(raw: RawTrainset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("model") / "published"
-    model = build("deepfm", raw.trainset, {"embedding_dim": 4, "hidden": [8]}, seed=1)
-    export_folder(model, raw.trainset, raw.root, raw.samples, {"name": "deepfm"}, path)
-    return path
+    return publish(raw, tmp_path_factory.mktemp("model") / "published", "deepfm")
 
 
 def limelight(*arguments: str | Path) -> tuple[int, str]:

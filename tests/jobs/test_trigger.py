@@ -19,7 +19,16 @@ from jobs.trigger_table import in_a_line
 from pipeline import tables
 from pipeline.decision import Record
 from pipeline.ledger import Ledger
-from tests.jobs.trigger_world import BETWEEN, MODEL, NEXT_DAY, ONE_DAY, World, commit_samples, make_world
+from tests.jobs.trigger_world import (
+    BETWEEN,
+    MODEL,
+    NEXT_DAY,
+    ONE_DAY,
+    World,
+    commit_samples,
+    copy_warehouse,
+    make_world,
+)
 from tests.training.raw_trainset import GATE_DAY
 from tests.warehouse_files import manifests
 
@@ -65,8 +74,7 @@ class Rounds:
 @pytest.fixture
 def rounds(made: World, tmp_path: Path) -> Rounds:
     """On a warehouse of the test's own, beside the registry of all."""
-    for folder in ("samples", "trainsets"):
-        shutil.copytree(made.root / folder, tmp_path / folder)
+    copy_warehouse(made, tmp_path)
     world = World(root=tmp_path, folder=made.folder, registry=made.registry)
     return Rounds(world=world, settings=world.settings)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from pipeline import leases
 from pipeline.ledger import Ledger
 from pipeline.tables import Warehouse
 from tests.jobs.trigger_process import CREATED_FILE, RETRAINS_FILE, Order, new_barrier, started
-from tests.jobs.trigger_world import MODEL, NEXT_DAY, ONE_DAY, OVERRIDES, World, make_world
+from tests.jobs.trigger_world import MODEL, NEXT_DAY, ONE_DAY, OVERRIDES, World, copy_warehouse, make_world
 from tests.warehouse_files import manifests
 
 # MLflow 3.17 on SQLAlchemy 2.1; ours is the pairing, theirs the call
@@ -53,8 +52,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> World:
 @pytest.fixture
 def order(made: World, tmp_path: Path) -> Order:
     """A round in a warehouse of the test's own."""
-    for folder in ("samples", "trainsets"):
-        shutil.copytree(made.root / folder, tmp_path / folder)
+    copy_warehouse(made, tmp_path)
     return Order(warehouse=str(tmp_path), folder=str(made.folder), overrides=OVERRIDES, date=DATE)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +79,12 @@ def make_world(root: Path) -> World:
     world = World(root=root, folder=scratch / "published", registry=Registry.open(*settings.tracking(str(root))))
     world.publish()
     return world
+
+
+def copy_warehouse(made: World, to: Path) -> None:
+    """Its samples and train sets, for a test that writes beside them."""
+    for folder in ("samples", "trainsets"):
+        shutil.copytree(made.root / folder, to / folder)
 
 
 def commit_samples(warehouse: Warehouse, day: datetime.date, seed: int = 0, without: Sequence[str] = ()) -> None:

@@ -17,6 +17,8 @@ import xgboost
 
 from features import manifest as m
 from features.encoding import Encoder
+from training.export import export_folder
+from training.models import build
 
 TRAIN_DAY, GATE_DAY = datetime.date(2026, 1, 8), datetime.date(2026, 1, 10)
 USERS, ANCHORS, TREES, CONTENT = 60, 30, 3, 4
@@ -80,6 +82,13 @@ def write_raw_trainset(root: Path, *, gate_rows: int = 600, seed: int = 1) -> Ra
     encoded = encoder.encode(samples)
     (root / m.TRAINSET_FILE).write_text(trainset.model_dump_json())
     return RawTrainset(root=str(root), trainset=trainset, samples=samples, encoded=_written_and_read(root, encoded))
+
+
+def publish(raw: RawTrainset, folder: Path, name: str) -> Path:
+    """A small model of the train set, untrained, as a published folder."""
+    model = build(name, raw.trainset, {"embedding_dim": 4, "hidden": [8]}, seed=1)
+    export_folder(model, raw.trainset, raw.root, raw.samples, {"name": name}, folder)
+    return folder
 
 
 def _write_vocabulary(root: Path, name: str, keys: pa.Array) -> None:

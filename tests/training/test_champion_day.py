@@ -15,14 +15,12 @@ from hypothesis import strategies as st
 
 from features.evaluation import FEATURE_EDGES, SCORE_EDGES, Evaluation
 from features.manifest import OOV_ID, PADDING_ID
-from tests.training.raw_trainset import GATE_DAY, RawTrainset, write_raw_trainset
+from tests.training.raw_trainset import GATE_DAY, RawTrainset, publish, write_raw_trainset
 from tests.training.test_gate import PARITY
 from tests.training.test_gate_day import LENIENT
 from training.bootstrap import Judged
 from training.champion_day import Subject, evaluate_day, histogram, needed_columns, read_batches, task_figures
-from training.export import export_folder
 from training.gate_day import judge_folders
-from training.models import build
 from training.scorer import Scorer
 
 SUBJECT = Subject(model="esmm", version="3", digest="folder", day=GATE_DAY, samples="rows")
@@ -35,10 +33,7 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> RawTrainset:
 
 @pytest.fixture(scope="module")
 def folder(raw: RawTrainset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("esmm") / "published"
-    model = build("esmm", raw.trainset, {"embedding_dim": 4, "hidden": [8]}, seed=1)
-    export_folder(model, raw.trainset, raw.root, raw.samples, {"name": "esmm"}, path)
-    return path
+    return publish(raw, tmp_path_factory.mktemp("esmm") / "published", "esmm")
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,7 @@ import pyarrow as pa
 import pytest
 
 from features.errors import DataError
-from tests.training.raw_trainset import GATE_DAY, RawTrainset, write_raw_trainset
-from training.export import export_folder
-from training.models import build
+from tests.training.raw_trainset import GATE_DAY, RawTrainset, publish, write_raw_trainset
 from training.published import MANIFEST_FILE, verify
 from training.sample_rows import schema_of, to_rows, to_table
 from training.scorer import Scorer
@@ -27,10 +25,7 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> RawTrainset:
 
 @pytest.fixture(scope="module")
 def folder(raw: RawTrainset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("model") / "published"
-    model = build("deepfm", raw.trainset, {"embedding_dim": 4, "hidden": [8]}, seed=1)
-    export_folder(model, raw.trainset, raw.root, raw.samples, {"name": "deepfm"}, path)
-    return path
+    return publish(raw, tmp_path_factory.mktemp("model") / "published", "deepfm")
 
 
 def test_scores_do_not_depend_on_how_rows_are_grouped(raw: RawTrainset, folder: Path) -> None:
