@@ -131,9 +131,7 @@ def test_a_retrain_keeps_its_summary_beside_its_page(ready: Ready) -> None:
     assert gather(ready.warehouse, ready.settings, ready.history, LATER).summary == summary()
 
 
-def test_a_page_that_cannot_be_drawn_is_a_warning(
-    ready: Ready, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_page_that_cannot_be_drawn_is_a_warning(ready: Ready, capsys: pytest.CaptureFixture[str]) -> None:
     def unreachable(model: str) -> list:
         raise OSError("the registry [is] away")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from html.parser import HTMLParser
 
@@ -62,7 +63,7 @@ def test_every_drawing_has_a_name_and_stands_with_its_table(page: Html) -> None:
     assert all(a.get("role") == "img" and a.get("aria-label") for tag, a in page.tags if tag == "svg")
     assert page.count("svg") <= figures
     inside = [tag for tag, _ in page.tags if tag in {"figure", "table"}]
-    assert all(after == "table" for tag, after in zip(inside, inside[1:], strict=False) if tag == "figure")
+    assert all(after == "table" for tag, after in itertools.pairwise(inside) if tag == "figure")
     assert all(a.get("role") == "region" and a.get("aria-label") for _, a in page.tags if a.get("class") == "scroll")
 
 
