@@ -28,7 +28,7 @@ def draw(chart: Chart) -> Markup:
         return bars(chart)
     if isinstance(chart, IntervalChart):
         return intervals(chart)
-    return reliability(chart.title, chart.bins) if chart.bins else Markup("")
+    return reliability(_cut(chart.title), chart.bins) if chart.bins else Markup("")
 
 
 def lines(chart: LineChart) -> Markup:
