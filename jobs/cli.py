@@ -216,6 +216,25 @@ def status(
 
 
 @app.command()
+def page(
+    warehouse: Warehouse = DEFAULT_WAREHOUSE,
+    run: Annotated[str | None, typer.Option("--run", help="Name of the run: that of its train set.")] = None,
+    date: Annotated[
+        datetime.date | None,
+        typer.Option("--date", "-d", parser=parse_day, metavar="YYYY-MM-DD", help="Every run of this date instead."),
+    ] = None,
+    place: Place = "local",
+) -> None:
+    """Draw the page of a run again, by default of the newest: verdict, figures, drift, lineage, as one HTML file."""
+    if run is not None and date is not None:
+        raise typer.BadParameter("give either --run or --date")
+    from jobs.page.command import draw_pages
+
+    with people_first():
+        draw_pages(warehouse, place, run, date)
+
+
+@app.command()
 def gc(
     warehouse: Warehouse = DEFAULT_WAREHOUSE,
     place: Place = "local",

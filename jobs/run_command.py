@@ -14,6 +14,7 @@ from features.errors import MAX_EXAMPLES, ConfError, ExitCode
 from jobs.console import Steps, console
 from jobs.ingest import IngestOptions, find_source
 from jobs.open_run import Run, open_run, session
+from jobs.page.command import keep_and_draw
 from jobs.retrain import Retrained, Retrainer
 from jobs.summarise import summarise, write_summary_and_report
 from pipeline.check_raw import RawCheckConf, Violation, check_raw, has_errors
@@ -145,7 +146,10 @@ def retrain_with(
     )
     main = run.settings.pipeline.tasks.main
     files = write_summary_and_report(summary, retrained, main, out)
-    show_outcome(retrained, files)
+    drawn = keep_and_draw(
+        run.context.warehouse, run.settings, retrainer.registry.history, summary, retrained.trainset.name
+    )
+    show_outcome(retrained, [*files, *drawn])
     return retrained
 
 

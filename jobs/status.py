@@ -7,8 +7,10 @@ from collections.abc import Iterable
 
 from rich.table import Table
 
+from features.errors import ConfError
 from features.storage import list_folders
 from jobs.console import console
+from jobs.page.files import INDEX_FILE, written_pages
 from jobs.settings import Settings
 from jobs.status_checks import columns_table, findings_table, shown_manifests
 from pipeline.stages.names import TRAINSETS
@@ -25,6 +27,19 @@ def show_status(warehouse_url: str, place: str) -> None:
     settings = Settings.load(place)
     registry = Registry.open(*settings.tracking(warehouse.url))
     console.print(version_table(registry, settings.training.models))
+    console.print(pages_line(warehouse, settings), markup=False, soft_wrap=True)
+
+
+def pages_line(warehouse: Warehouse, settings: Settings) -> str:
+    """Where the pages of the runs are; `limelight page` where there are none."""
+    try:
+        root = settings.runs_folder(warehouse.url)
+    except ConfError:
+        return "pages of runs: the warehouse is not local, and conf training.runs names no folder"
+    runs = len(written_pages(root))
+    if not runs:
+        return "pages of runs: none; a retrain draws one at its end, `limelight page` draws it again"
+    return f"pages of {runs} run{'s' if runs > 1 else ''}: {(root / INDEX_FILE).as_uri()}"
 
 
 def show_checks(warehouse_url: str, table: str | None, day: datetime.date | None) -> None:

@@ -83,8 +83,13 @@ class Summary(Frozen):
         """Write summary.json into a local folder; NaN and infinity would be null."""
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / SUMMARY_FILE
-        path.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        path.write_text(self.text, encoding="utf-8")
         return path
+
+    @property
+    def text(self) -> str:
+        """The content of the file."""
+        return self.model_dump_json(indent=1) + "\n"
 
     @classmethod
     def read(cls, folder: Path) -> Summary:
