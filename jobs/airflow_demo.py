@@ -42,7 +42,7 @@ WIDE_OPEN = ("detectable_auc_drop=1", "max_auc=1", "max_auc_gain=0.5", "max_cali
 # So few rows prove nothing to the gate, nor do they to the trigger, of which hours alone are left.
 OVERRIDES = (
     *("training.models=[deepfm]", "days.train=3", "days.fit=2", "leaves.trees=4", "export.files=2"),
-    *("gate.main.min_rows=100", "gate.main.min_auc=0.4", "gate.others.min_positives=1", "gate.others.min_negatives=1"),
+    *("gate.main.min_rows=100", "gate.main.min_auc=0.5", "gate.others.min_positives=1", "gate.others.min_negatives=1"),
     *(f"gate.{group}.{threshold}" for group in ("main", "others") for threshold in WIDE_OPEN),
     *("gate.segments.max_auc_drop=0.5", "gate.segments.max_calibration_loss=10", "gate.rounds=50"),
     *(
