@@ -58,6 +58,12 @@ parity:  ## Our models beside DeepCTR-Torch, FuxiCTR and torch-rechub with equal
 	$(set_up) --profile parity
 	@OMP_NUM_THREADS=1 .venv-parity/bin/python -m pytest tests/parity --confcutdir tests/parity -rs --figures build/bench/parity.json $(ARGS)
 
+.PHONY: airflow-demo
+airflow-demo:  ## Airflow on SQLite in .venv-airflow: both DAGs to their end, a task killed on the way (OUT=build/airflow-demo)
+	$(set_up)
+	$(set_up) --profile airflow
+	@$(BIN)/python -m jobs.airflow_demo --out "$(if $(filter file,$(origin OUT)),build/airflow-demo,$(OUT))" $(ARGS)
+
 .PHONY: bench-features
 bench-features:  ## What a day's features cost: carried, in bulk, in DuckDB → build/bench/features.json (ARGS="--help" for sizes)
 	$(set_up)

@@ -23,6 +23,7 @@ class ExitCode(IntEnum):
     HELD_BY_ANOTHER_RUN = 6
     GATE_STOPPED = 7
     NO_RESOURCES = 8
+    SKIPPED = 9
 
 
 @dataclass(frozen=True, kw_only=True)

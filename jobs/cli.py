@@ -313,8 +313,19 @@ def plan(
     ] = None,
     place: Place = "local",
     overrides: Overrides = [],  # noqa: B006
+    as_json: Annotated[
+        bool, typer.Option("--json", help="With --warehouse: the DAGs of its schedule instead, for dags/.")
+    ] = False,
 ) -> None:
     """The stages in order: reads, writes, days. With --warehouse: what is stale there, in the order of a rebuild."""
+    if as_json:
+        if warehouse is None:
+            raise typer.BadParameter("--json is the schedule of a warehouse: give --warehouse")
+        from jobs.plan_command import schedule_of
+
+        with people_first():
+            print(schedule_of(warehouse, place, overrides).model_dump_json(indent=1))
+        return
     if warehouse is not None:
         from jobs.stale import show_plan
 

@@ -3,6 +3,7 @@
 README.md           between markers: the flow (`pipeline.plan`), the raw tables (`pipeline.sources.raw_layout`)
 README.zh-CN.md     the raw tables
 docs/features.md    the whole page: features, sequences and labels of the catalog
+docs/airflow.md     between markers: both DAGs (`jobs.schedule`)
 """
 
 from __future__ import annotations
@@ -17,11 +18,14 @@ from pyspark.sql.types import StructField
 from features import spec
 from features.schema import Catalog, load_catalog
 from features.spec import Feature, Label, SequenceFeature
+from jobs.schedule import Place, build_schedule, picture
+from jobs.schedule_conf import SchedulerConf
 from pipeline.plan import flow_picture
 from pipeline.sources.raw_layout import RAW_TABLES, RawTable
 
 ROOT = Path(__file__).resolve().parent.parent
 README, CHINESE_README = ROOT / "README.md", ROOT / "README.zh-CN.md"
+AIRFLOW_PAGE = ROOT / "docs" / "airflow.md"
 FEATURES_PAGE = ROOT / "docs" / "features.md"
 
 WORDS: dict[type, str] = {
@@ -125,6 +129,13 @@ def flow_block() -> str:
     return f"```mermaid\n{flow_picture()}\n```"
 
 
+def dag_blocks() -> dict[str, str]:
+    """Both DAGs of one model, by the last word of their name."""
+    nowhere = Place(warehouse="", python="", spark_submit="", root="", properties="", place="")
+    schedule = build_schedule(nowhere, SchedulerConf(), ["deepfm"], "UTC")
+    return {dag.id.split("_")[1]: f"```mermaid\n{picture(dag.tasks)}\n```" for dag in schedule.dags}
+
+
 def raw_tables_block() -> str:
     """The README's table of the raw contract; a column that may be null ends in `?`."""
     rows = ((f"`{table.name}`", table.kind, ", ".join(table.key), _columns(table)) for table in RAW_TABLES.values())
@@ -166,7 +177,12 @@ def generated() -> dict[Path, str]:
     for name, content in (("flow", flow_block()), ("raw tables", raw_tables_block())):
         readme = between(readme, name, content)
     chinese = between(CHINESE_README.read_text(encoding="utf-8"), "raw tables", raw_tables_block())
-    return {README: readme, CHINESE_README: chinese, FEATURES_PAGE: features_page(load_catalog())}
+    airflow = AIRFLOW_PAGE.read_text(encoding="utf-8")
+    for name, picture_of_dag in dag_blocks().items():
+        airflow = between(airflow, name, picture_of_dag)
+    return {
+        README: readme, CHINESE_README: chinese, AIRFLOW_PAGE: airflow, FEATURES_PAGE: features_page(load_catalog()),
+    }  # fmt: skip
 
 
 def main() -> None:

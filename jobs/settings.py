@@ -13,6 +13,7 @@ from features.errors import ConfError
 from features.manifest import TrainSet
 from features.paths import fault_of_name
 from features.redaction import SecretUrl
+from jobs.schedule_conf import SchedulerConf
 from pipeline.audit.conf import AuditConf
 from pipeline.config import PipelineConf, Section, TasksConf, conf_folder, parse, read_conf
 from pipeline.sources.report import SourceFacts
@@ -58,6 +59,7 @@ class Settings(Section):
     gate: GateConf | None = None
     audit: AuditConf = AuditConf()
     trigger: TriggerConf | None = None
+    scheduler: SchedulerConf = SchedulerConf()
 
     @classmethod
     def load(cls, place: str, overrides: Iterable[str] = (), facts: SourceFacts | None = None) -> Self:
@@ -67,9 +69,8 @@ class Settings(Section):
             ConfError: every unknown key and every value out of range, at once.
         """
         values = read_conf(place, overrides)
-        own = {
-            name: values.pop(name) for name in ("training", "gate", "registry", "audit", "trigger") if name in values
-        }
+        sections = ("training", "gate", "registry", "audit", "trigger", "scheduler")
+        own = {name: values.pop(name) for name in sections if name in values}
         problems: list[str] = []
 
         def checked(model: type[Any], content: Any, where: str) -> Any:
@@ -87,6 +88,7 @@ class Settings(Section):
         training = checked(TrainingSettings, own.get("training", {}), "training")
         registry = checked(RegistrySettings, own.get("registry", {}), "registry")
         audit = checked(AuditConf, own.get("audit", {}), "audit")
+        scheduler = checked(SchedulerConf, own.get("scheduler", {}), "scheduler")
         gate = own.get("gate")
         if gate is not None:
             main = pipeline.tasks.main if pipeline is not None else TasksConf().main
@@ -96,7 +98,10 @@ class Settings(Section):
             trigger = checked(TriggerConf, trigger, "trigger")
         if problems:
             raise ConfError("\n".join(problems))
-        return cls(pipeline=pipeline, training=training, registry=registry, gate=gate, audit=audit, trigger=trigger)
+        return cls(
+            pipeline=pipeline, training=training, registry=registry, gate=gate, audit=audit, trigger=trigger,
+            scheduler=scheduler,
+        )  # fmt: skip
 
     def runs_folder(self, warehouse: str) -> Path:
         """Where trainings write: a local folder, which all ranks share when they run on several hosts.

@@ -39,8 +39,10 @@ def read_properties(path: Path) -> dict[str, str]:
     return found
 
 
-def _log_conf() -> str:
-    return (conf_folder() / "spark" / "log4j2.properties").absolute().as_uri()
+def log_option() -> str:
+    """What tells a JVM how to log, before a session can."""
+    file = (conf_folder() / "spark" / "log4j2.properties").absolute().as_uri()
+    return f"-Dlog4j2.configurationFile={file}"
 
 
 @contextmanager
@@ -58,7 +60,7 @@ def spark_session(name: str, place: str, zone: str, scratch: Path | None = None)
     if not submitted:
         ensure_java_home()
         # The driver's JVM starts before a session can set its log level.
-        os.environ.setdefault("SPARK_SUBMIT_OPTS", f"-Dlog4j2.configurationFile={_log_conf()}")
+        os.environ.setdefault("SPARK_SUBMIT_OPTS", log_option())
     from pyspark.sql import SparkSession
 
     builder = SparkSession.builder.appName(f"limelight {name}")

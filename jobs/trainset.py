@@ -1,6 +1,7 @@
 """samples → the train set of a full retrain, by spark-submit; prints the jobs/train.py command of every model.
 
 spark-submit jobs/trainset.py --warehouse URL --date 2026-01-19
+spark-submit jobs/trainset.py --warehouse URL --date 2026-01-19 --retrain full    as `limelight daily` does
 """
 
 from __future__ import annotations
@@ -15,25 +16,25 @@ from features.manifest import TrainSet
 from jobs.console import Steps, console
 from jobs.launch import training_arguments
 from jobs.open_run import Run
-from jobs.settings import train_conf
-from jobs.stage_door import a_day, door_parser, open_door
+from jobs.retrain_plan import RetrainPlan, plan_retrain
+from jobs.settings import Settings, train_conf
+from jobs.stage_door import a_day, door_parser, open_door, retrain_option
 from pipeline.config import full_retrain_days
+from pipeline.context import ONE_DAY, Context
 from pipeline.trainset import TrainSetBuilder
 
 
-def build(run: Run, name: str, date: datetime.date, previous: str | None) -> tuple[TrainSet, str]:
-    """The train set of `daily --date D`, under any name.
+def build(context: Context, settings: Settings, plan: RetrainPlan, steps: Steps) -> tuple[TrainSet, str]:
+    """Fit artefacts, encode the splits and commit the train set of a plan; the URL of its folder too.
 
     Raises:
         NotReadyError: when samples of its days were not computed.
     """
-    conf, context = run.settings.pipeline, run.context
-    days = full_retrain_days(date, conf)
-    with Steps().step("trainset") as step:
-        builder = TrainSetBuilder(context.spark, context.warehouse, context.catalog, conf, context.source)
-        trainset, root = builder.build(name, days, previous, report=step.say)
+    with steps.step("trainset") as step:
+        builder = TrainSetBuilder(context.spark, context.warehouse, context.catalog, settings.pipeline, context.source)
+        trainset, root = builder.build(plan.name, plan.days, plan.previous, warm=plan.warm, report=step.say)
         step.rows = sum(split.rows for split in trainset.splits.values())
-        step.note = f"{name}: {trainset.table_rows():,} embedding rows"
+        step.note = f"{plan.name}: {trainset.table_rows():,} embedding rows"
     return trainset, root
 
 
@@ -51,16 +52,31 @@ def show_trainings(run: Run, trainset: TrainSet, root: str) -> None:
         console.print(f"jobs/train.py {shlex.join(arguments)}", soft_wrap=True)
 
 
+def named_plan(run: Run, name: str, date: datetime.date, previous: str | None) -> RetrainPlan:
+    """The train set of `daily --date D`, under any name and with the booster of any other."""
+    days = full_retrain_days(date, run.settings.pipeline)
+    return RetrainPlan(name=name, days=days, samples=days.all, previous=previous)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0; errors made on purpose exit with theirs."""
     parser = door_parser("trainset", "Fit artefacts, encode the splits and commit a train set.")
     parser.add_argument("--date", required=True, type=a_day, metavar="YYYY-MM-DD", help="sees dt < date")
     parser.add_argument("--name", help="of the train set; full-<date> by default")
     parser.add_argument("--previous", help="name of the train set whose booster and normaliser are kept")
+    retrain_option(parser, required=False)
     options = parser.parse_args(arguments)
-    with open_door(options, "trainset") as run:
-        trainset, root = build(run, options.name or f"full-{options.date}", options.date, options.previous)
-        show_trainings(run, trainset, root)
+    if options.retrain is not None and (options.name or options.previous):
+        parser.error("--retrain decides the name and the booster: leave out --name and --previous")
+    last_day = options.date - ONE_DAY if options.retrain is not None else None
+    with open_door(options, "trainset", last_day=last_day) as run:
+        if options.retrain is not None:
+            plan = plan_retrain(options.retrain, options.date, run.context.warehouse, run.settings)
+        else:
+            plan = named_plan(run, options.name or f"full-{options.date}", options.date, options.previous)
+        trainset, root = build(run.context, run.settings, plan, Steps())
+        if options.retrain is None:
+            show_trainings(run, trainset, root)
     return int(ExitCode.OK)
 
 

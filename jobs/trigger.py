@@ -54,7 +54,7 @@ class Trigger:
     """Rounds of one warehouse.
 
     Args:
-        retrain: runs a retrain to its end.
+        retrain: runs a retrain to its end; None for one that only begins (`begin`).
         tell: hears of a decision once it is written down, before anything is done about it.
 
     Raises:
@@ -66,7 +66,7 @@ class Trigger:
         warehouse: Warehouse,
         settings: Settings,
         champions: Champions,
-        retrain: Retrain,
+        retrain: Retrain | None,
         *,
         tell: Callable[[Outcome], None],
         steps: Steps | None = None,
@@ -88,21 +88,34 @@ class Trigger:
             LimelightError: when the retrain failed; its decision stays open until its attempts are used up.
         """
         with self._ledger.lease(f"trigger-{uuid.uuid4().hex[:12]}"):
-            found = self._ledger.open()
-            if found is not None and self._is_outdated(found, date):
-                self._ledger.move(found, "superseded", why=f"a later day can be mature on {date}")
-                found = None
-            if found is not None:
-                return self._carry_out(Outcome(record=found, made=False, evaluated=Evaluated(), exit_code=0))
-            decision, evaluated = self._decide(date, commit=True)
-            known = self._ledger.of_key(decision.key)
-            record = known or self._ledger.commit(decision, date)
-            code = ExitCode.FAILURE if record.state == "failed" else ExitCode.OK
-            outcome = Outcome(record=record, made=known is None, evaluated=evaluated, exit_code=int(code))
-            if record.is_open:
+            outcome = self._standing(date)
+            if outcome.record.is_open:
                 return self._carry_out(outcome)
             self._tell(outcome)
             return outcome
+
+    def begin(self, date: datetime.date) -> Outcome:
+        """The first half of a round, for whoever holds the ledger's lease and runs the retrain step by step.
+
+        Returns:
+            A decision that is `started` and waits for `conclude`, or one that leaves nothing to do.
+        """
+        outcome = self._standing(date)
+        self._tell(outcome)
+        return self._started(outcome) if outcome.record.is_open else outcome
+
+    def _standing(self, date: datetime.date) -> Outcome:
+        found = self._ledger.open()
+        if found is not None and self._is_outdated(found, date):
+            self._ledger.move(found, "superseded", why=f"a later day can be mature on {date}")
+            found = None
+        if found is not None:
+            return Outcome(record=found, made=False, evaluated=Evaluated(), exit_code=0)
+        decision, evaluated = self._decide(date, commit=True)
+        known = self._ledger.of_key(decision.key)
+        record = known or self._ledger.commit(decision, date)
+        code = ExitCode.FAILURE if record.state == "failed" else ExitCode.OK
+        return Outcome(record=record, made=known is None, evaluated=evaluated, exit_code=int(code))
 
     def _is_outdated(self, record: Record, date: datetime.date) -> bool:
         """What waits is decided anew when a later day can be mature; what was begun has a day more to end."""
@@ -117,14 +130,23 @@ class Trigger:
         facts = gather(self._warehouse, self._settings, champions, mature, uncommitted)
         return decide(facts, self._conf), evaluated
 
-    def _carry_out(self, outcome: Outcome) -> Outcome:
+    def _started(self, outcome: Outcome) -> Outcome:
+        """The attempt is counted; without one left the decision is given up."""
         record = outcome.record
-        self._tell(outcome)
         if record.attempt >= self._conf.max_attempts:  # the last one was killed
             why = f"killed in attempt {record.attempt} of {self._conf.max_attempts}"
             return self._ended(outcome, self._ledger.move(record, "failed", why=why), int(ExitCode.FAILURE))
-        again = record.attempt > 0 or record.state == "waiting"
         record = self._ledger.move(record, "started", attempt=record.attempt + 1)
+        return self._ended(outcome, record, int(ExitCode.OK))
+
+    def _carry_out(self, outcome: Outcome) -> Outcome:
+        self._tell(outcome)
+        again = outcome.record.attempt > 0 or outcome.record.state == "waiting"
+        started = self._started(outcome)
+        record = started.record
+        if record.state != "started":
+            return started
+        assert self._retrain is not None, "a trigger without a retrain has no rounds"
         try:
             code = self._retrain(record.decision.action, record.date, again)
         except (HeldError, NotReadyError) as waits:
@@ -141,6 +163,20 @@ class Trigger:
     @staticmethod
     def _ended(outcome: Outcome, record: Record, code: int) -> Outcome:
         return Outcome(record=record, made=outcome.made, evaluated=outcome.evaluated, exit_code=code)
+
+
+def conclude(ledger: Ledger, settings: Settings, *, failed: bool) -> Record | None:
+    """Write down how a retrain ended that `Trigger.begin` has started; None when none is under way.
+
+    One that failed is begun again by the next decision, until its attempts are used up.
+    """
+    record = ledger.open()
+    if record is None or record.state != "started":
+        return None
+    if not failed:
+        return ledger.move(record, "finished", why="its steps ended; the verdicts say what was published")
+    is_last = record.attempt >= required(settings).max_attempts
+    return ledger.move(record, "failed" if is_last else "interrupted", why="a step failed: see the scheduler's log")
 
 
 def required(settings: Settings) -> TriggerConf:

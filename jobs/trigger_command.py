@@ -46,7 +46,7 @@ class TriggerOptions:
 
 def run_once(options: TriggerOptions, date: datetime.date | None) -> int:
     """One round; the exit code is the retrain's, or 0 when there was none."""
-    trigger, settings = _open(options, _show)
+    trigger, settings = _open(options, show)
     outcome = trigger.round(date or today(settings))
     if outcome.record.state != "decided":
         why = f": {outcome.record.why}" if outcome.record.why else ""
@@ -56,7 +56,7 @@ def run_once(options: TriggerOptions, date: datetime.date | None) -> int:
 
 def explain(options: TriggerOptions, date: datetime.date | None) -> int:
     """What a round would decide; nothing is changed."""
-    trigger, settings = _open(options, _show)
+    trigger, settings = _open(options, show)
     decision, evaluated = trigger.dry_run(date or today(settings))
     _print(decision, evaluated)
     pending = Ledger(Warehouse(options.warehouse)).open()
@@ -106,7 +106,8 @@ def _open(options: TriggerOptions, tell: Callable[[Outcome], None]) -> tuple[Tri
     return Trigger(warehouse, settings, Champions(registry), options.retrain, tell=tell), settings
 
 
-def _show(outcome: Outcome) -> None:
+def show(outcome: Outcome) -> None:
+    """A decision with every reason, and whether it was made before."""
     if not outcome.made:
         record = outcome.record
         console.print(f"decided before, as of {record.date}: {record.state}", soft_wrap=True)

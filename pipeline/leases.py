@@ -4,6 +4,10 @@
 `beat.<n>` is written anew beside it. A lease is dead when its process is gone, which only a run on the same
 machine can see, or without a beat for `EXPIRY_SECONDS`: the next run creates lease n + 1. What a dead holder
 might still write is fenced out by the generation of its commit.
+
+Work that several processes do one after the other keeps its lease between them: `kept.<n>` names the holder and until
+when; whoever takes lease n + 1 before that must come under the same name, also when lease n was released or its process
+died. A lease that ends without having been kept again is free for all.
 """
 
 from __future__ import annotations
@@ -61,6 +65,13 @@ class Lease:
         self._thread.join()
         self._release()
 
+    def keep(self, time: datetime.timedelta) -> None:
+        """Leave it to nobody but those of the same holder for `time` from now, whatever becomes of this process."""
+        until = datetime.datetime.now(datetime.UTC) + time
+        named = {"holder": self._holder, "until": until.isoformat(timespec="seconds")}
+        for partition, number in self._numbers.items():
+            storage.create_exclusively(self._url(partition, "kept", number), json.dumps(named).encode())
+
     def check(self) -> None:
         """Raise HeldError when the lease was lost while working."""
         if self._lost is not None:
@@ -79,13 +90,24 @@ class Lease:
     def _take(self, partition: str) -> int:
         number, entry = self._latest(partition)
         if entry is not None and not self._is_over(partition, number, entry):
-            raise HeldError(self._held_message(partition, entry))
+            raise HeldError(self._held_message(partition, number, entry))
         if not storage.create_exclusively(self._url(partition, "lease", number + 1), self._describe()):
-            _, winner = self._latest(partition)
-            raise HeldError(self._held_message(partition, winner))
+            taken, winner = self._latest(partition)
+            raise HeldError(self._held_message(partition, taken, winner))
         return number + 1
 
+    def _kept(self, partition: str, number: int) -> dict[str, str] | None:
+        """By whom and until when, if that is another holder and not past."""
+        url = self._url(partition, "kept", number)
+        if not storage.exists(url):
+            return None
+        kept: dict[str, str] = json.loads(storage.read_bytes(url))
+        is_past = datetime.datetime.fromisoformat(kept["until"]) <= datetime.datetime.now(datetime.UTC)
+        return None if is_past or kept["holder"] == self._holder else kept
+
     def _is_over(self, partition: str, number: int, entry: storage.FileEntry) -> bool:
+        if self._kept(partition, number) is not None:
+            return False
         if storage.exists(self._url(partition, "released", number)):
             return True
         if is_gone(json.loads(storage.read_bytes(entry.url))):
@@ -96,7 +118,13 @@ class Lease:
         newest = max([entry.mark, *beats])
         return time.time_ns() - newest > EXPIRY_SECONDS * 1e9
 
-    def _held_message(self, partition: str, entry: storage.FileEntry | None) -> str:
+    def _held_message(self, partition: str, number: int, entry: storage.FileEntry | None) -> str:
+        kept = self._kept(partition, number)
+        if kept is not None:
+            return (
+                f"{self._folder.rsplit('/', 2)[1]} {partition} is kept for run {kept['holder']} until {kept['until']}. "
+                "Wait for its end, or end it: docs/airflow.md"
+            )
         who = json.loads(storage.read_bytes(entry.url)) if entry is not None else {}
         return (
             f"{self._folder.rsplit('/', 2)[1]} {partition} is held by run {who.get('holder')} "

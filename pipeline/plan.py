@@ -27,6 +27,8 @@ class Stage:
         span: which days it works on, in terms of the sample day D.
         run: the function, for stages that work day by day; None for those behind `door`.
         for_samples: whether samples rest on it, so that a backfill runs it.
+        per_model: whether it works for each model by itself.
+        on_spark: whether its door is for spark-submit; the others are for Python.
     """
 
     name: str
@@ -36,6 +38,8 @@ class Stage:
     door: str
     run: StageFunction | None = None
     for_samples: bool = True
+    per_model: bool = False
+    on_spark: bool = True
 
 
 PLAN = (
@@ -90,7 +94,9 @@ PLAN = (
         reads=("trainsets",),
         writes=("runs", "MLflow runs"),
         span="a train set, per model",
-        door="jobs/train.py",
+        door="jobs/train_model.py",
+        per_model=True,
+        on_spark=False,
     ),
     Stage(
         name="gate",
@@ -98,6 +104,7 @@ PLAN = (
         writes=("verdicts", "MLflow registry"),
         span="the gate day, per model",
         door="jobs/gate.py",
+        per_model=True,
     ),
     Stage(
         name="evaluate",
@@ -105,6 +112,7 @@ PLAN = (
         writes=("evaluations_*",),
         span="mature days that a champion has not seen, per model",
         door="jobs/evaluate.py",
+        on_spark=False,
     ),
     Stage(
         name="serving",

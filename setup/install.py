@@ -1,4 +1,4 @@
-"""Sets up a checkout: `python3 setup/install.py [--profile spark4|parity] [--extra completejourney]`, called by make.
+"""Sets up a checkout: `setup/install.py [--profile spark4|parity|airflow] [--extra completejourney]`, called by make.
 
 1. is the stamp of an earlier run still true? then nothing is done (well under a second)
 2. what the machine must have: every lack at once, one line each
@@ -86,6 +86,7 @@ PROFILES = {
             "torch, pyarrow, deepctr_torch.models, fuxictr.pytorch, torch_rechub.models.multi_task",
             has_torch=True,
         ),
+        Profile("airflow", ".venv-airflow", "requirements-airflow.lock", "airflow.sdk"),
     )
 }
 

@@ -6,6 +6,7 @@
 2. requirements-completejourney.lock: the data package of that source alone; what it depends on is in lock 1.
 3. requirements-spark4.lock, requirements-parity.lock: the dependency groups of these names, with the versions of lock 1
    where both have a package; torch is left out as above.
+4. requirements-airflow.lock: that dependency group by itself; Airflow pins what it needs.
 
 requirements-horovod.lock is written by hand: one sdist, one hash.
 """
@@ -41,7 +42,7 @@ def write_lock(name: str, entries: dict[str, str]) -> None:
 
 
 def main() -> None:
-    """Rewrites the four lock files."""
+    """Rewrites the five lock files."""
     uv = os.environ.get("UV") or str(Path(sys.executable).parent / "uv")
     groups = [part for group in ("build", "dev") for part in ("--group", group)]
     resolved = compile_lock(uv, ["pyproject.toml", *groups])
@@ -60,6 +61,7 @@ def main() -> None:
         found = compile_lock(uv, ["--group", group, "--constraint", str(constraints.relative_to(ROOT))])
         of_group = {name: lines for name, lines in found.items() if not OUTSIDE_LOCK.match(name)}
         write_lock(f"requirements-{group}.lock", of_group)
+    write_lock("requirements-airflow.lock", compile_lock(uv, ["--group", "airflow"]))
 
 
 if __name__ == "__main__":

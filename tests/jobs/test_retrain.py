@@ -12,8 +12,10 @@ import pytest
 from features.errors import HeldError
 from features.manifest import TRAINSET_FILE, TrainSet
 from jobs.console import Steps
-from jobs.retrain import Retrainer, is_same_trainset
+from jobs.retrain import Retrainer
 from jobs.settings import Settings
+from jobs.train_model import is_same_trainset
+from jobs.turn import turn
 from pipeline.context import Context
 from pipeline.tables import Warehouse
 from tests.training.trainset_factory import DEFAULT_TASKS, write_trainset
@@ -60,7 +62,7 @@ def test_other_rows_or_another_encoding_start_anew(
 @pytest.mark.parametrize("kind", ["full", "incremental"])
 def test_there_is_one_retrain_at_a_time(tmp_path: Path, kind: str) -> None:
     context = cast(Context, SimpleNamespace(warehouse=Warehouse(str(tmp_path))))
-    first, second = (Retrainer(context, Settings.load("local"), None, Steps()) for _ in range(2))
+    second = Retrainer(context, Settings.load("local"), None, Steps())
     retrain = {"full": second.full, "incremental": second.incremental}[kind]
-    with first._alone(), pytest.raises(HeldError, match="retrains of-this-warehouse is held by run"):
+    with turn(context.warehouse), pytest.raises(HeldError, match="retrains of-this-warehouse is held by run"):
         retrain(datetime.date(2026, 1, 12))

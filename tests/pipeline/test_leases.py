@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import subprocess
@@ -69,3 +70,47 @@ def test_a_process_that_nobody_waited_for_has_ended() -> None:
     child.wait()
     child.stdout.close()
     assert leases.is_gone(holder(pid=child.pid))
+
+
+def test_a_kept_lease_is_for_its_own_holder_between_two_processes(tmp_path: Path) -> None:
+    folder = str(tmp_path / "leases")
+    with leases.Lease(folder, ["p"], "run 1") as first:
+        first.keep(datetime.timedelta(hours=1))
+    with pytest.raises(HeldError, match="p is kept for run run 1 until "), leases.Lease(folder, ["p"], "run 2"):
+        pass
+    assert leases.live_holders(folder) == {"run 1"}
+    with leases.Lease(folder, ["p"], "run 1"):  # not kept again
+        pass
+    assert leases.live_holders(folder) == set()
+    with leases.Lease(folder, ["p"], "run 2"):
+        pass
+
+
+def test_what_is_kept_ends_by_itself(tmp_path: Path) -> None:
+    folder = str(tmp_path / "leases")
+    with leases.Lease(folder, ["p"], "run 1") as first:
+        first.keep(datetime.timedelta(seconds=-1))
+    with leases.Lease(folder, ["p"], "run 2"):
+        pass
+
+
+@needs_proc
+def test_what_a_killed_process_kept_stays_for_its_retry(tmp_path: Path) -> None:
+    code = """
+import datetime, os, sys
+from pipeline.leases import Lease
+Lease(sys.argv[1], ["p"], "run 1").__enter__().keep(datetime.timedelta(hours=1))
+os._exit(9)
+"""
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False).returncode == 9
+    with pytest.raises(HeldError, match="kept for run run 1"), leases.Lease(str(tmp_path), ["p"], "run 2"):
+        pass
+    with leases.Lease(str(tmp_path), ["p"], "run 1"):
+        pass
+
+
+def test_a_kept_lease_does_not_let_its_holder_work_twice_at_once(tmp_path: Path) -> None:
+    with leases.Lease(str(tmp_path), ["p"], "run 1") as first:
+        first.keep(datetime.timedelta(hours=1))
+        with pytest.raises(HeldError, match="is held by run run 1"), leases.Lease(str(tmp_path), ["p"], "run 1"):
+            pass

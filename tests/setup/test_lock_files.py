@@ -40,6 +40,7 @@ def test_entries_keep_their_hashes_and_leave_comments_out() -> None:
 
 def test_these_are_the_locks() -> None:
     assert [lock.name for lock in LOCKS] == [
+        "requirements-airflow.lock",
         "requirements-completejourney.lock",
         "requirements-horovod.lock",
         "requirements-parity.lock",
@@ -92,3 +93,9 @@ def test_parity_has_the_versions_of_the_main_lock() -> None:
     assert [name for name in both if pins({name: main[name]}) != pins({name: parity[name]})] == []
     assert {"deepctr-torch", "fuxictr", "torch-rechub"} <= parity.keys() - main.keys()
     assert "torch" not in parity
+
+
+def test_airflow_is_locked_by_itself() -> None:
+    airflow = entries("requirements-airflow.lock")
+    assert "apache-airflow==3.3.2" in pins(airflow)
+    assert not airflow.keys() & {"pyspark", "torch", "petastorm", "mlflow"}
