@@ -1,17 +1,21 @@
-"""The end of a scheduled retrain: gives back the turn to retrain, and writes down what became of its decision.
+"""The end of a scheduled retrain: gives back the turn to retrain, writes down what became of its decision, and draws
+the page of what was retrained.
 
-python jobs/close.py --warehouse URL --holder RUN                             a retrain that nobody had to decide
-python jobs/close.py --warehouse URL --holder RUN --decision --failed         one of jobs/decide.py that failed
+python jobs/close.py --warehouse URL --holder NAME --run full-2026-01-19                    nobody had to decide
+python jobs/close.py --warehouse URL --holder NAME --run full-2026-01-19 --decision --failed  of jobs/decide.py; failed
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from features.errors import ExitCode
 from jobs.console import console, people_first
 from jobs.evaluate import settings_of
+from jobs.page.command import draw_or_warn
+from jobs.page.gather import RunFolders
 from jobs.stage_door import choose_conf, door_parser
 from jobs.trigger import conclude
 from jobs.turn import turn
@@ -38,11 +42,21 @@ def close_step(url: str, holder: str, place: str, overrides: Sequence[str], *, d
     return f"{record.decision.action} of {record.date} is {record.state}: {record.why}"
 
 
+def drawn(url: str, run: str | None, place: str, overrides: Sequence[str]) -> list[Path]:
+    """The page of a run, if anything was trained in it."""
+    warehouse = Warehouse(url)
+    settings, _ = settings_of(warehouse, place, overrides)
+    if run is None or run not in RunFolders(settings.runs_folder(url), warehouse.manifest).names():
+        return []
+    return draw_or_warn(warehouse, settings, run)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0; errors made on purpose exit with theirs."""
     parser = door_parser("gate", "Give back the turn to retrain at the end of a scheduled run.")
     parser.prog = "jobs/close.py"
     parser.add_argument("--decision", action="store_true", help="the run carries out a decision of jobs/decide.py")
+    parser.add_argument("--run", metavar="TRAINSET", help="whose page is drawn, e.g. full-2026-01-19")
     parser.add_argument("--failed", action="store_true", help="a step has failed for good")
     options = parser.parse_args(arguments)
     if options.holder is None:
@@ -53,7 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.warehouse, options.holder, options.place, options.overrides,
             decision=options.decision, failed=options.failed,
         )  # fmt: skip
-    console.print(told, soft_wrap=True, markup=False)
+        console.print(told, soft_wrap=True, markup=False)
+        for page in drawn(options.warehouse, options.run, options.place, options.overrides):
+            console.print(f"→ {page}", soft_wrap=True, markup=False)
     return int(ExitCode.OK)
 
 

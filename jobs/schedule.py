@@ -153,7 +153,13 @@ def _tasks(place: Place, conf: SchedulerConf, models: Sequence[str], *, decides:
     for entry in PLAN:
         for model in models if entry.per_model else [None]:
             tasks.append(_of_stage(entry, model, tasks, place, conf))
-    close = [*_door(place, "jobs/close.py", on_spark=False, conf=conf), "--holder", "{holder}"]
+    close = [
+        *_door(place, "jobs/close.py", on_spark=False, conf=conf),
+        "--holder",
+        "{holder}",
+        "--run",
+        "{kind}-{date}",
+    ]
     command = (*close, "--decision") if decides else tuple(close)
     after = tuple(task.id for task in tasks)
     return [*tasks, TaskSpec(id=CLOSE, command=command, after=after, rule="all_done", timeout_seconds=seconds)]

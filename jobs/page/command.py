@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.markup import escape
@@ -71,17 +73,29 @@ def _listed(run: RunFacts) -> Listed:
 
 
 def keep_and_draw(warehouse: Warehouse, settings: Settings, history: History, summary: Summary, run: str) -> list[Path]:
-    """At the end of a retrain: its summary into its run's folder, and its page.
+    """At the end of a retrain: its summary into its run's folder, and its page; see `draw_or_warn`."""
+    with _warned(warehouse, run):
+        write_whole(settings.runs_folder(warehouse.url) / run / SUMMARY_FILE, summary.text)
+        return [*draw_page(warehouse, settings, history, run)][:1]
+    return []
+
+
+def draw_or_warn(warehouse: Warehouse, settings: Settings, run: str) -> list[Path]:
+    """The page of a run that a schedule took step by step: its path.
 
     A run that went well is not lost over its page: whatever goes wrong here is told as a warning.
     """
+    with _warned(warehouse, run):
+        return [*draw_page(warehouse, settings, open_registry(settings, warehouse), run)][:1]
+    return []
+
+
+@contextmanager
+def _warned(warehouse: Warehouse, run: str) -> Iterator[None]:
     try:
-        folder = settings.runs_folder(warehouse.url) / run
-        write_whole(folder / SUMMARY_FILE, summary.text)
-        return [*draw_page(warehouse, settings, history, run)][:1]
+        yield
     except Exception as error:  # noqa: BLE001
         name = "" if isinstance(error, LimelightError) else f"{type(error).__name__}: "
         what = f"the page of {run} was not drawn: {name}{error}"
         again = f"limelight page -w {warehouse.url} --run {run}"
         errors.print(f"[yellow]warning[/] {escape(what)}; draw it with: {escape(again)}", soft_wrap=True)
-        return []
