@@ -17,6 +17,7 @@ from pipeline.manifests import DataFile, PartitionManifest, day_partition
 from pipeline.stages.names import serving_table
 from pipeline.tables import Warehouse
 from pipeline.trainset import load
+from tests.browser import MISSING, browser, chromium
 from tests.e2e.demo import LAST_DAY, MODELS, NEXT_RUN, SET, Demo
 from tests.e2e.housekeeping import Housekept, files, keep_house
 from tests.e2e.short_runs import limelight
@@ -96,6 +97,27 @@ def test_the_next_day_starts_warm(next_day: Demo) -> None:
     shown = limelight(next_day.conf, ["status", "--warehouse", str(next_day.out / "warehouse")])
     for word in ("impressions", "samples", "trainsets", "champion", "2025-03-19"):
         assert word in shown
+
+
+def test_both_runs_have_a_page_and_the_index_links_to_them(next_day: Demo) -> None:
+    runs = next_day.out / "warehouse" / "runs"
+    names = [f"incremental-{NEXT_RUN}", f"full-{LAST_DAY + ONE_DAY}"]
+    assert re.findall(r'href="([^"]+)/page\.html"', (runs / "index.html").read_text(encoding="utf-8")) == names
+    newest, first = ((runs / name / "page.html").read_text(encoding="utf-8") for name in names)
+    assert "version 2" in newest
+    assert "mmoe" in first
+    shown = limelight(next_day.conf, ["status", "--warehouse", str(next_day.out / "warehouse")])
+    assert "index.html" in shown
+
+
+@pytest.mark.skipif(chromium() is None, reason=MISSING)
+def test_a_browser_has_nothing_to_complain_of_in_the_pages(next_day: Demo, tmp_path: Path) -> None:
+    with browser(tmp_path) as tab:
+        for page in sorted((next_day.out / "warehouse" / "runs").rglob("*.html")):
+            tab.open(page, width=390)
+            assert tab.value("document.documentElement.scrollWidth") == 390, page
+    assert tab.complaints == []
+    assert all(url.startswith(("file:", "data:")) for url in tab.requests)
 
 
 def test_gc_deletes_what_its_dry_run_said_and_keeps_what_champion_and_rollback_rest_on(
