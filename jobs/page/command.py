@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.markup import escape
@@ -74,10 +73,12 @@ def _listed(run: RunFacts) -> Listed:
 
 def keep_and_draw(warehouse: Warehouse, settings: Settings, history: History, summary: Summary, run: str) -> list[Path]:
     """At the end of a retrain: its summary into its run's folder, and its page; see `draw_or_warn`."""
-    with _warned(warehouse, run):
+
+    def draw() -> Path:
         write_whole(settings.runs_folder(warehouse.url) / run / SUMMARY_FILE, summary.text)
-        return [*draw_page(warehouse, settings, history, run)][:1]
-    return []
+        return draw_page(warehouse, settings, history, run)[0]
+
+    return _or_warn(draw, warehouse, run)
 
 
 def draw_or_warn(warehouse: Warehouse, settings: Settings, run: str) -> list[Path]:
@@ -85,17 +86,15 @@ def draw_or_warn(warehouse: Warehouse, settings: Settings, run: str) -> list[Pat
 
     A run that went well is not lost over its page: whatever goes wrong here is told as a warning.
     """
-    with _warned(warehouse, run):
-        return [*draw_page(warehouse, settings, open_registry(settings, warehouse), run)][:1]
-    return []
+    return _or_warn(lambda: draw_page(warehouse, settings, open_registry(settings, warehouse), run)[0], warehouse, run)
 
 
-@contextmanager
-def _warned(warehouse: Warehouse, run: str) -> Iterator[None]:
+def _or_warn(draw: Callable[[], Path], warehouse: Warehouse, run: str) -> list[Path]:
     try:
-        yield
+        return [draw()]
     except Exception as error:  # noqa: BLE001
         name = "" if isinstance(error, LimelightError) else f"{type(error).__name__}: "
         what = f"the page of {run} was not drawn: {name}{error}"
         again = f"limelight page -w {warehouse.url} --run {run}"
         errors.print(f"[yellow]warning[/] {escape(what)}; draw it with: {escape(again)}", soft_wrap=True)
+        return []

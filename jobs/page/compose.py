@@ -8,7 +8,7 @@ from jobs.page import making, population, quality
 from jobs.page.facts import Facts, ModelFacts
 from jobs.page.model import ModelVerdict, Page
 from jobs.page.words import verdict_sentence
-from training.registry import Version
+from training.version_history import Version
 
 KINDS = {"full": "Full retrain", "incremental": "Incremental retrain", "other": "Run"}
 

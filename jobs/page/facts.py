@@ -14,8 +14,8 @@ from jobs.page.lineage import Lineage
 from jobs.summary import Summary
 from pipeline.decision import Record
 from training.calibration_curve import Bin
-from training.registry import Version
 from training.verdict import Verdict
+from training.version_history import Version
 
 if TYPE_CHECKING:
     from training.result import TrainResult  # brings torch

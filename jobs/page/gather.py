@@ -28,8 +28,9 @@ from pipeline.stages.names import DECISIONS, TRAINSETS, evaluation_table, profil
 from pipeline.tables import Warehouse
 from pipeline.trainset import load, trainset_partition
 from training.published import MANIFEST_FILE, Contents
-from training.registry import Registry, Version
+from training.registry import Registry
 from training.verdict import VERDICT_FILE, read_verdict
+from training.version_history import Version
 
 PUBLISHED_FOLDER = "published"
 KNOWN_TABLES = (profile_table(Entity.USER), profile_table(Entity.ANCHOR))

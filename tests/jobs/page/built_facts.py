@@ -10,9 +10,9 @@ from jobs.page.lineage import Lineage, Read
 from jobs.summary import StageTime, Summary
 from training.bootstrap import Interval
 from training.calibration_curve import Bin
-from training.registry import Move, Version
 from training.result import TrainResult
 from training.verdict import Check, Days, Figures, SegmentVerdict, TaskVerdict, Verdict
+from training.version_history import Move, Version
 
 FIRST = datetime.date(2026, 1, 1)
 HOSTILE = "<script>alert('x')</script>&\"<img src=x onerror=alert(1)>"
