@@ -39,6 +39,13 @@ def read_schedule() -> dict[str, Any]:
     return schedule
 
 
+def when(spec: dict[str, Any], zone: str, asset: Asset) -> CronTriggerTimetable | list[Asset] | None:
+    """What starts a DAG; None: a person, or another DAG."""
+    if spec["cron"]:
+        return CronTriggerTimetable(spec["cron"], timezone=zone)
+    return [asset] if spec["by_asset"] else None
+
+
 def make_dag(spec: dict[str, Any], schedule: dict[str, Any]) -> DAG:
     """One DAG of the schedule."""
     conf, zone = schedule["conf"], ZoneInfo(schedule["zone"])
@@ -46,7 +53,7 @@ def make_dag(spec: dict[str, Any], schedule: dict[str, Any]) -> DAG:
     with DAG(
         dag_id=spec["id"],
         description=spec["doc"],
-        schedule=CronTriggerTimetable(spec["cron"], timezone=schedule["zone"]) if spec["cron"] else [asset],
+        schedule=when(spec, schedule["zone"], asset),
         start_date=FIRST_MORNING.replace(tzinfo=zone),
         catchup=False,
         max_active_runs=1,

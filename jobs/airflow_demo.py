@@ -50,7 +50,7 @@ OVERRIDES = (
         for reason in ("auc_drop", "calibration", "score_psi", "feature_psi", "oov")
     ),
     *("trigger.hours={incremental: 47, full: 240}", "trigger.min_rows=50", "trigger.min_positives=5"),
-    *("scheduler.cron=0 0 29 2 *", "scheduler.retry_minutes=0.1", "scheduler.max_retry_minutes=0.2"),
+    *("scheduler.cron=null", "scheduler.retry_minutes=0.1", "scheduler.max_retry_minutes=0.2"),
     "scheduler.wait_minutes=0.25",
 )
 
@@ -227,6 +227,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0 when both DAGs ended well and the killed task was tried again, else 1."""
     parser = argparse.ArgumentParser(prog="python -m jobs.airflow_demo", description="Both DAGs on a real Airflow.")
     parser.add_argument("--out", type=Path, default=Path("build/airflow-demo"), help="folder of warehouse and logs")
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that what was started is stopped
     with people_first():
         return run_demo(parser.parse_args(arguments).out)
 

@@ -59,11 +59,12 @@ class TaskSpec(Closed):
 
 
 class DagSpec(Closed):
-    """One DAG. `cron` is None for the one that runs when the asset is updated."""
+    """One DAG: by cron, when the asset is updated, or else only when somebody asks for it."""
 
     id: str
     doc: str
-    cron: str | None
+    cron: str | None = None
+    by_asset: bool = False
     tasks: tuple[TaskSpec, ...]
 
 
@@ -128,7 +129,7 @@ def build_schedule(place: Place, conf: SchedulerConf, models: Sequence[str], zon
     incremental = DagSpec(
         id="limelight_incremental",
         doc="When there are new samples: asks the trigger, and retrains as it says.",
-        cron=None,
+        by_asset=True,
         tasks=tuple(_tasks(place, conf, models, decides=True)),
     )
     return Schedule(

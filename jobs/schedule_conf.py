@@ -16,6 +16,7 @@ class SchedulerConf(Section):
     """What `limelight plan --json` hands to the DAGs (docs/airflow.md).
 
     Attributes:
+        cron: of `limelight_daily`; None: it is only started by hand or by another DAG.
         pool: an Airflow pool of one slot.
         retry_minutes: before the first retry; doubled before each further one, up to `max_retry_minutes`.
         wait_minutes: between two looks of a task that waits for its input or its turn.
@@ -27,7 +28,7 @@ class SchedulerConf(Section):
         spark_submit: further options.
     """
 
-    cron: str = "30 6 * * *"
+    cron: str | None = "30 6 * * *"
     pool: str = Field(default="limelight", min_length=1)
     retries: int = Field(default=3, ge=0)
     retry_minutes: float = Field(default=5, gt=0)
@@ -43,8 +44,8 @@ class SchedulerConf(Section):
 
     @field_validator("cron")
     @classmethod
-    def _cron_has_five_fields(cls, cron: str) -> str:
-        if len(cron.split()) != CRON_FIELDS:
+    def _cron_has_five_fields(cls, cron: str | None) -> str | None:
+        if cron is not None and len(cron.split()) != CRON_FIELDS:
             raise ValueError(f"{cron!r} is not minute, hour, day, month and weekday, such as '30 6 * * *'")
         return cron
 

@@ -90,7 +90,7 @@ def test_a_model_waits_for_its_own_training_alone(dag: DagSpec) -> None:
 def test_the_daily_dag_asks_nobody_and_the_incremental_one_first_of_all(schedule: Schedule) -> None:
     daily, incremental = schedule.dags
     assert daily.cron == "30 6 * * *"
-    assert incremental.cron is None
+    assert (incremental.cron, incremental.by_asset, daily.by_asset) == (None, True, False)
     assert DECIDE not in {task.id for task in daily.tasks}
     assert [task.id for task in incremental.tasks if not task.after] == [DECIDE]
     assert [task.id for task in daily.tasks if task.updates_asset] == ["samples"]
