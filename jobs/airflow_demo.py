@@ -223,11 +223,16 @@ def _clock(time_of: str | None) -> str:
     return time_of[11:19] if time_of else ""
 
 
+def _leave(number: int, _: object) -> None:
+    """As by an exception, so that what was started is stopped."""
+    sys.exit(128 + number)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0 when both DAGs ended well and the killed task was tried again, else 1."""
     parser = argparse.ArgumentParser(prog="python -m jobs.airflow_demo", description="Both DAGs on a real Airflow.")
     parser.add_argument("--out", type=Path, default=Path("build/airflow-demo"), help="folder of warehouse and logs")
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that what was started is stopped
+    signal.signal(signal.SIGTERM, _leave)
     with people_first():
         return run_demo(parser.parse_args(arguments).out)
 

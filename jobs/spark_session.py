@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from features.errors import ConfError
+from jobs.jvm_end import end_barrier_timer
 from pipeline.config import conf_folder
 from pipeline.java_classes import name_classes_in_full
 from pipeline.java_runtime import ensure_java_home
@@ -81,6 +82,8 @@ def spark_session(name: str, place: str, zone: str, scratch: Path | None = None)
     try:
         yield session
     finally:
+        if submitted:
+            end_barrier_timer(session)
         session.stop()
 
 
