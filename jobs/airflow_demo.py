@@ -208,15 +208,15 @@ def wait_for(is_so: Callable[[], bool], what: str, airflow: Airflow) -> None:
 
 def show_runs(airflow: Airflow) -> None:
     """Every run with its tasks, their tries, states and seconds."""
-    table = Table("DAG", "run", "task", "tries", "state", "began", "seconds")
     for run in airflow.runs():
-        table.add_row(run["dag_id"], run["dag_run_id"], "", "", run["state"], _clock(run["start_date"]), "")
+        title = f"{run['dag_id']}: {run['dag_run_id']}, {run['state']}"
+        table = Table("task", "tries", "state", "began", "seconds", title=title, title_justify="left")
         tasks = airflow.tasks(run["dag_id"], run["dag_run_id"])
         for task in sorted(tasks, key=lambda found: str(found["start_date"] or "9")):
             seconds = "" if task["duration"] is None else f"{task['duration']:.0f}"
             began = _clock(task["start_date"])
-            table.add_row("", "", task["task_id"], str(task["try_number"]), task["state"] or "none", began, seconds)
-    console.print(table)
+            table.add_row(task["task_id"], str(task["try_number"]), task["state"] or "none", began, seconds)
+        console.print(table)
 
 
 def _clock(time_of: str | None) -> str:
