@@ -13,7 +13,8 @@ SHORT = 16  # signs of a digest that are shown
 def stages(facts: Facts) -> Section:
     """Seconds and rows of every stage of the run."""
     if facts.summary is None or not facts.summary.stages:
-        what = Missing(what="stage times", why="the run's folder has no summary.json: its command did not end")
+        why = "the run's folder has no summary.json: its command did not end, or a scheduler took it step by step"
+        what = Missing(what="stage times", why=why)
         return Section(anchor="stages", title="Time and rows by stage", blocks=(what,))
     done = facts.summary.stages
     table = DataTable(
