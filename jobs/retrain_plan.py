@@ -16,6 +16,7 @@ from pipeline.config import TrainDays, TrainDaysConf, day_range, full_retrain_da
 from pipeline.context import ONE_DAY
 from pipeline.stages.names import TRAINSETS
 from pipeline.tables import Warehouse
+from pipeline.train_rows import replay_days
 from pipeline.trainset import load
 
 if TYPE_CHECKING:
@@ -150,4 +151,5 @@ def _new_days(date: datetime.date, champion: TrainSet, settings: Settings) -> Tr
                 )
             ]
         )
-    return TrainDays(fit=tuple(day_range(first, trained)), train=tuple(train), valid=(), gate=gate)
+    replay = replay_days(train[0], datetime.date.fromisoformat(champion.first_trained), settings.pipeline.days)
+    return TrainDays(fit=tuple(day_range(first, trained)), train=tuple(train), valid=(), gate=gate, replay=replay)
