@@ -67,7 +67,7 @@ class TrainDaysConf(Section):
     train: int = Field(default=8, ge=1, le=365)
     fit: int = Field(default=4, ge=1, le=90)
     refit_booster_days: int = Field(default=7, ge=1, le=90)
-    evict_after_days: int | None = Field(default=None, ge=1, le=3650, description="without a row; null: never")
+    evict_after_days: int | None = Field(default=30, ge=1, le=3650, description="without a row; null: never")
     replay_share: float = Field(default=0.0, ge=0, le=10, description="older rows per row of the new days")
     replay_days: int = Field(default=7, ge=1, le=365, description="before the new days, that older rows are of")
 

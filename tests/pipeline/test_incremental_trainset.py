@@ -7,6 +7,7 @@ Keys are evicted after two days: GONE has no rows on days 2 to 5, BACK none on 2
 from __future__ import annotations
 
 import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -19,12 +20,17 @@ from features.errors import DataError
 from features.manifest import FIRST_KEY_ID, OOV_ID, SplitName, TrainSet
 from features.schema import load_catalog
 from pipeline.artefacts import moved_keys
+from pipeline.audit.conf import AuditConf
+from pipeline.audit.fitted import fitted_artefacts
+from pipeline.audit.report import Verdict
+from pipeline.audit.sample_set import own_trainset
 from pipeline.config import PipelineConf, TrainDays, parse
 from pipeline.manifests import Provenance
 from pipeline.stages.names import SAMPLES
 from pipeline.tables import Warehouse
 from pipeline.trainset import TrainSetBuilder, load
 from tests.features.random_samples import days, sample_frame, sample_rows
+from tests.small_world import context_of
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -151,9 +157,9 @@ def test_exported_rows_have_the_id_of_their_key_as_of_their_day(
 
 def test_the_encoder_that_serves_gives_the_exported_rows(warehouse: Warehouse, later: Built) -> None:
     samples = samples_of(warehouse, *LATER.replay, *LATER.train)
-    for split in ("train", "gate"):
-        exported = read(later, "train" if split == "train" else "gate")
-        rows = samples if split == "train" else samples_of(warehouse, LATER.gate)
+    splits: list[tuple[SplitName, pa.Table]] = [("train", samples), ("gate", samples_of(warehouse, LATER.gate))]
+    for split, rows in splits:
+        exported = read(later, split)
         encoded = Encoder.load(*later).encode(rows).sort_by("row_id")
         again = encoded.filter(pc.is_in(encoded["row_id"], value_set=exported["row_id"].combine_chunks()))
         assert again.select(exported.column_names).to_pydict() == exported.to_pydict()
@@ -177,6 +183,15 @@ def test_replayed_rows_are_told_by_day_and_are_of_no_other_day(warehouse: Wareho
         "chosen one by one, half as many as new ones"
     )
     assert (trainset.trained_from, trainset.seen_until) == (str(DAYS[2]), str(DAYS[8]))
+
+
+def test_sql_over_the_samples_evicts_the_same_keys(spark: SparkSession, warehouse: Warehouse, later: Built) -> None:
+    own = own_trainset(context_of(spark, Path(warehouse.url.removeprefix("file://"))), later[0].name).own
+    assert own is not None
+    findings = fitted_artefacts(own, AuditConf(), lambda _: None)
+    assert [found for found in findings if found.verdict is not Verdict.PASS] == []
+    (of_users,) = [found for found in findings if found.subject == "evicted keys of user"]
+    assert of_users.what.startswith(f"{later[0].evicted()['user']} keys are evicted")
 
 
 def test_the_same_rows_are_replayed_again_and_others_for_another_train_set(
