@@ -15,6 +15,7 @@ from features import manifest as m
 from features.errors import DataError
 from tests.training.test_models import build, make_batch
 from tests.training.trainset_factory import write_trainset
+from training import models
 from training.batch import Batch
 from training.models import RankingModel
 from training.optim import OptimConf, Optimiser
@@ -62,7 +63,7 @@ def as_before(batch: Batch, old: m.TrainSet) -> Batch:
     return replace(batch, ids=torch.stack(ids, dim=1), sequences=sequences)
 
 
-@pytest.mark.parametrize("name", ["deepfm", "esmm", "mmoe"])
+@pytest.mark.parametrize("name", models.names())
 def test_growth_changes_no_prediction(name: str, old: m.TrainSet, new: m.TrainSet) -> None:
     before, after = build(name, old).eval(), build(name, new).eval()
     grown = growth(old, new)
