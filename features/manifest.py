@@ -239,8 +239,7 @@ class TrainSet(Frozen):
 
     @property
     def first_trained(self) -> str:
-        """The first day that its model, or those that it goes on from, was trained on; of manifests that do not say
-        so, the first that is sure."""
+        """`trained_from`; of an older manifest, which does not say so, the first day that is sure."""
         return self.trained_from or self.splits["train"].days[0]
 
     def num_ids(self, vocabulary: str) -> int:

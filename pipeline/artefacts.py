@@ -8,13 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from features import manifest as names
 from features import storage
-from features.encoding import load_booster
+from features.encoding import flat_array, load_booster
 from features.errors import DataError, Problem
 from features.manifest import CategoricalField, DenseField, LeafModel, SequenceField, TrainSet, VectorField, Vocabulary
 from features.schema import Catalog, bucket_count, bucket_vocabulary
@@ -116,9 +117,10 @@ def eviction(days: TrainDays, conf: TrainDaysConf) -> Eviction | None:
 
 def moved_keys(before: pa.Table, now: pa.Table) -> list[str]:
     """Keys of an earlier vocabulary that have another number, or none, in one that should continue it."""
-    numbers = dict(zip(now["key"].to_pylist(), now["id"].to_pylist(), strict=True))
-    pairs = zip(before["key"].to_pylist(), before["id"].to_pylist(), strict=True)
-    return [str(key) for key, number in pairs if numbers.get(key) != number]
+    at = pc.index_in(before["key"], value_set=flat_array(now["key"]))
+    is_same = pc.fill_null(pc.equal(pc.take(now["id"], at), before["id"]), fill_value=False)
+    moved: list[str] = before["key"].filter(pc.invert(is_same)).cast(pa.string()).to_pylist()
+    return moved
 
 
 def _check_numbers(lender: tuple[TrainSet, str], keys: Mapping[str, pa.Table]) -> None:
@@ -132,7 +134,8 @@ def _check_numbers(lender: tuple[TrainSet, str], keys: Mapping[str, pa.Table]) -
             moved = moved_keys(pq.read_table(source, columns=["key", "id"]), keys[vocabulary.name])
         if moved:
             what = (
-                f"keys of {vocabulary.name} have not the numbers that {trainset.name} gave them: samples have changed"
+                f"keys of {vocabulary.name} have not the numbers that {trainset.name} gave them: "
+                "the samples of a counted day have changed, or the catalog"
             )
             remedy = "Train in full (limelight daily): each would be given the embedding row of another key"
             problems.append(Problem(table=SAMPLES, what=what, count=len(moved), examples=moved, remedy=remedy))

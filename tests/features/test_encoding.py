@@ -9,7 +9,7 @@ import math
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.encoding import Encoder, VocabularyIndex, bucketize, pad_sequences
@@ -179,6 +179,7 @@ def test_an_evicted_key_is_oov_from_its_day_on_and_keeps_its_id_before() -> None
     assert encoder.ids(rows(), "anchor_id").tolist() == [1, 3, 1]
 
 
+@settings(deadline=None)
 @given(
     known=st.dictionaries(
         st.integers(0, 9), st.tuples(st.integers(0, 20), st.one_of(st.none(), st.integers(1, 20))), max_size=10

@@ -6,7 +6,7 @@ import datetime
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.errors import NotReadyError
@@ -83,6 +83,7 @@ def test_without_a_new_day_beside_the_gate_day_it_waits(described: TrainSet) -> 
         incremental_days(DATE - ONE_DAY, champion, CONF)
 
 
+@settings(deadline=None)
 @given(age=st.integers(1, 30), share=st.floats(0.01, 10), last=st.integers(1, 365), delay=st.integers(0, 3))
 def test_replayed_days_are_never_new_judged_or_before_the_champion(
     described: TrainSet, age: int, share: float, last: int, delay: int

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.config import TrainDaysConf, day_range
@@ -14,6 +14,7 @@ from pipeline.train_rows import replay_days, replay_rate
 FIRST = datetime.date(2026, 1, 20)
 
 
+@settings(deadline=None)
 @given(trained=st.integers(0, 40), last=st.integers(1, 40))
 def test_they_are_the_last_days_before_the_new_ones_that_the_champion_was_trained_on(trained: int, last: int) -> None:
     since = FIRST - ONE_DAY * trained
@@ -26,6 +27,7 @@ def test_without_a_share_there_are_none() -> None:
     assert replay_days(FIRST, FIRST - ONE_DAY * 9, TrainDaysConf(replay_share=0, replay_days=7)) == ()
 
 
+@settings(deadline=None)
 @given(share=st.floats(0.01, 10), new=st.integers(0, 10**9), older=st.integers(0, 10**9))
 def test_the_rate_makes_so_many_older_rows_for_each_new_one_or_takes_all(share: float, new: int, older: int) -> None:
     rate = replay_rate(share, new, older)
