@@ -14,6 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from features.encoding import Encoder
 from features.errors import DataError
@@ -31,6 +33,9 @@ from pipeline.tables import Warehouse
 from pipeline.trainset import TrainSetBuilder, load
 from tests.features.random_samples import days, sample_frame, sample_rows
 from tests.small_world import context_of
+from training.config import TrainConf
+from training.result import TABLE_WEIGHT, WEIGHTS_FILE
+from training.run import train
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -228,3 +233,24 @@ def test_numbers_that_have_moved_are_refused(spark: SparkSession, warehouse: War
             build(spark, warehouse, "refused", LATER, "next")
     finally:
         pq.write_table(honest, path)
+
+
+def test_a_model_that_goes_on_twice_keeps_the_row_of_a_key_that_is_evicted_meanwhile(
+    champion: Built, following: Built, later: Built, tmp_path: Path
+) -> None:
+    """GONE is OOV in both later train sets: nothing touches his row, and it is there for whoever sees him again."""
+    optim = {"embedding": {"kind": "adagrad", "learning_rate": 0.1, "l2": 0.01}}
+    values = {"batch_size": 32, "epochs": 1, "threads": 1, "optim": optim}
+    conf = TrainConf.of({**values, "model": {"name": "deepfm", "embedding_dim": 4, "hidden": [8]}})
+    rows, earlier = [], None
+    for trainset, root in (champion, following, later):
+        out = str(tmp_path / trainset.name)
+        result = train(conf, root, out, show_progress=False, init_from=earlier)
+        assert ("user" in result.added) == (trainset is later[0]), "FRESH is new there"
+        table = load_file(f"{out}/{WEIGHTS_FILE}")[TABLE_WEIGHT]
+        start = trainset.offsets()["user"]
+        rows.append((table[start + users(champion)[GONE]["id"]], table[start + OOV_ID]))
+        earlier = out
+    (own, oov), *afterwards = rows
+    assert all(torch.equal(row, own) for row, _ in afterwards)
+    assert not any(torch.equal(row, oov) for _, row in afterwards)
