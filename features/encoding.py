@@ -3,7 +3,8 @@
 Pure pyarrow and numpy: Spark calls it inside mapInArrow, the scorer without Spark, and both get equal ids.
 
 Steps, for n rows:
-  1. ids       value → position in the sorted keys of its vocabulary → id, OOV unless admitted by the row's day
+  1. ids       value → position in the sorted keys of its vocabulary → id; OOV unless admitted, and not evicted, by
+               the row's day
   2. buckets   number → 2 + number of boundaries ≤ value
   3. dense     (transform(x) − mean) / std, in float64, stored as float32
   4. vectors   list<float> → [n, dim], zeros when absent or of another length
@@ -27,7 +28,7 @@ import pyarrow.parquet as pq
 
 from features import manifest as names
 from features.errors import DataError, Problem
-from features.manifest import FIRST_KEY_ID, OOV_ID, PADDING_ID, TrainSet
+from features.manifest import EVICTED_ON, FIRST_KEY_ID, OOV_ID, PADDING_ID, TrainSet
 from features.schema import label_name, mask_name, sequence_name
 from features.storage import open_input
 
@@ -35,7 +36,9 @@ IntArray = npt.NDArray[np.int32]
 DayArray = npt.NDArray[np.int32]
 ColumnEncoder = Callable[[pa.Array, DayArray], IntArray]
 EPOCH = datetime.date(1970, 1, 1)
-ALWAYS = np.iinfo(np.int32).max
+NEVER = np.iinfo(np.int32).max
+ALWAYS = NEVER - 1
+"""A day by which everything was admitted and evicted that ever is."""
 
 
 def flat_array(column: pa.ChunkedArray | pa.Array) -> pa.Array:
@@ -45,36 +48,48 @@ def flat_array(column: pa.ChunkedArray | pa.Array) -> pa.Array:
 
 @dataclass(frozen=True, kw_only=True)
 class VocabularyIndex:
-    """Look-up of one vocabulary: keys sorted, with the id and the admission day of each.
+    """Look-up of one vocabulary: keys sorted, with the id and the days of each. A row of day d has the id of its key if
+    admitted_on ≤ d < evicted_on.
 
     Attributes:
         keys: [k] int64 or string, ascending.
         ids: [k] int32.
         admitted_on: [k] int32, days since 1970-01-01.
+        evicted_on: [k] int32, likewise; NEVER where it is not evicted.
     """
 
     keys: pa.Array
     ids: IntArray
     admitted_on: DayArray
+    evicted_on: DayArray
 
     @classmethod
     def from_table(cls, table: pa.Table) -> VocabularyIndex:
-        """From columns key, id, admitted_on."""
+        """From columns key, id, admitted_on, evicted_on (null: not evicted; without the column none is)."""
         ordered = table.sort_by("key")
+        evicted_on = np.full(len(ordered), NEVER, dtype=np.int32)
+        if EVICTED_ON in ordered.column_names:
+            evicted_on = _days_since_epoch(pc.fill_null(ordered[EVICTED_ON].cast(pa.int32()), NEVER))
         return cls(
             keys=flat_array(ordered["key"]),
             ids=ordered["id"].to_numpy().astype(np.int32),
-            admitted_on=flat_array(ordered["admitted_on"]).cast(pa.int32()).to_numpy().astype(np.int32),
+            admitted_on=_days_since_epoch(ordered["admitted_on"].cast(pa.int32())),
+            evicted_on=evicted_on,
         )
 
     def encode(self, values: pa.Array, days: DayArray) -> IntArray:
-        """[n] values, [n] day of each row → [n] ids; OOV where unknown, null, or not admitted by that day."""
+        """[n] values, [n] day of each row → [n] ids; OOV where unknown, null, not admitted by that day, or evicted."""
         if len(self.keys) == 0:
             return np.full(len(values), OOV_ID, dtype=np.int32)
         found = pc.index_in(values.cast(self.keys.type), value_set=self.keys)
         at = pc.fill_null(found, 0).to_numpy()
-        known = np.asarray(pc.is_valid(found)) & (self.admitted_on[at] <= days)
+        known = np.asarray(pc.is_valid(found)) & (self.admitted_on[at] <= days) & (days < self.evicted_on[at])
         return np.where(known, self.ids[at], OOV_ID).astype(np.int32)
+
+
+def _days_since_epoch(column: pa.ChunkedArray) -> DayArray:
+    days: DayArray = flat_array(column).to_numpy().astype(np.int32)
+    return days
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,8 +180,8 @@ class Encoder:
         """n sample rows → n encoded rows, columns as named in `features.manifest`, in the manifest's order.
 
         Args:
-            day: the day whose admissions count for every row; default the row's own `dt`, and without a
-                `dt` column everything the vocabulary holds.
+            day: the day whose admissions and evictions count for every row; default the row's own `dt`, and without
+                a `dt` column everything that the vocabulary holds: what is evicted is out.
         """
         table = pa.Table.from_batches([samples]) if isinstance(samples, pa.RecordBatch) else samples
         self._check_columns(table)
@@ -224,7 +239,7 @@ class Encoder:
         return out
 
     def ids(self, table: pa.Table, name: str) -> IntArray:
-        """[n] ids of one categorical field of n sample rows, admissions as of each row's day; no leaf field."""
+        """[n] ids of one categorical field of n sample rows, as of each row's day; no leaf field."""
         field = next(field for field in self.trainset.categorical if field.name == name)
         return self._values(field.vocabulary, field.boundaries)(flat_array(table[name]), self._days(table, None))
 

@@ -25,6 +25,8 @@ PADDING_ID = 0
 OOV_ID = 1
 FIRST_KEY_ID = 2
 
+EVICTED_ON = "evicted_on"  # column of a vocabulary's file: the day from which a key encodes as OOV; null: never
+
 ROW_ID_COLUMN = "row_id"  # int64: the impression_id
 GROUP_COLUMN = "group"  # int64: the user_id, the group of GAUC
 POSITION_COLUMN = "position"  # int32: display position, known in training only
@@ -70,13 +72,17 @@ class Frozen(BaseModel):
 
 
 class Vocabulary(Frozen):
-    """A space of ids. `path` is None when the ids follow from a rule (buckets, leaves, a hash if `hashed`)."""
+    """A space of ids. `path` is None when the ids follow from a rule (buckets, leaves, a hash if `hashed`).
+
+    An evicted key encodes as OOV, and keeps its number and its row: `num_ids` counts it.
+    """
 
     name: str
     num_ids: int = Field(ge=FIRST_KEY_ID, description="rows in the embedding table, padding and OOV included")
     path: RelativePath | None = None
     digest: str | None = None
     hashed: bool = False
+    evicted: int = Field(default=0, ge=0, description="keys that are evicted in this train set")
 
 
 class CategoricalField(Frozen):
@@ -161,7 +167,8 @@ class DataFile(Frozen):
 class Split(Frozen):
     """One split. `dropped` counts rows that were exported nowhere, and is never hidden.
 
-    `sample_files` are URLs of the same rows unencoded, for whoever has other artefacts (the champion).
+    `sample_files` are URLs of the same rows unencoded, for whoever has other artefacts (the champion). Of a train
+    split `rows` counts the replayed rows too (`TrainSet.replayed`); days, sample files and labels are without them.
     """
 
     days: tuple[str, ...]
@@ -208,6 +215,16 @@ class TrainSet(Frozen):
     lineage: Mapping[str, str] = Field(default_factory=dict, description="input partition → content digest")
     seen_until: str = Field(description="the newest day that any fitted artefact has seen")
     vocabulary_from: str | None = Field(default=None, description="the first day whose keys were counted")
+    trained_from: str | None = Field(
+        default=None, description="the first train day of the model, or of those that it goes on from"
+    )
+    evict_after_days: int | None = Field(
+        default=None,
+        description="a key without a row on so many days before the first train day is evicted; None: none",
+    )
+    replayed: Mapping[str, int] = Field(
+        default_factory=dict, description="earlier train day → rows of it that the train split has again"
+    )
     row_id_from: str = Field(default="impression_id", description="sample column of ROW_ID_COLUMN")
     group_from: str = Field(default="user_id", description="sample column of GROUP_COLUMN")
 
@@ -220,9 +237,18 @@ class TrainSet(Frozen):
             raise ValueError(f"vocabularies not listed: {', '.join(missing)}")
         return self
 
+    @property
+    def first_trained(self) -> str:
+        """`trained_from`; of an older manifest, which does not say so, the first day that is sure."""
+        return self.trained_from or self.splits["train"].days[0]
+
     def num_ids(self, vocabulary: str) -> int:
         """Number of ids of a vocabulary, padding and OOV included."""
         return next(v.num_ids for v in self.vocabularies if v.name == vocabulary)
+
+    def evicted(self) -> dict[str, int]:
+        """Vocabulary → number of its evicted keys, of those that have some."""
+        return {vocabulary.name: vocabulary.evicted for vocabulary in self.vocabularies if vocabulary.evicted}
 
     def offsets(self) -> dict[str, int]:
         """First row of each vocabulary in the shared embedding table."""

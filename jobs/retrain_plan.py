@@ -12,10 +12,11 @@ from features.errors import DataError, NotReadyError, Problem
 from features.manifest import TrainSet
 from features.schema import load_catalog
 from jobs.settings import Settings
-from pipeline.config import TrainDays, TrainDaysConf, day_range, full_retrain_days
+from pipeline.config import PipelineConf, TrainDays, TrainDaysConf, day_range, full_retrain_days
 from pipeline.context import ONE_DAY
 from pipeline.stages.names import TRAINSETS
 from pipeline.tables import Warehouse
+from pipeline.train_rows import replay_days
 from pipeline.trainset import load
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def plan_retrain(kind: Kind, date: datetime.date, warehouse: Warehouse, settings
 
     cards = champion_cards(Registry.open(*settings.tracking(warehouse.url)), settings.training.models)
     previous, champion = _champion_trainset(cards, warehouse)
-    days = _new_days(date, champion, settings)
+    days = incremental_days(date, champion, settings.pipeline)
     return RetrainPlan(
         name=trainset_name(kind, date),
         days=days,
@@ -132,8 +133,13 @@ def _champion_trainset(cards: Mapping[str, Card], warehouse: Warehouse) -> tuple
     return name, load(warehouse, name)[0]
 
 
-def _new_days(date: datetime.date, champion: TrainSet, settings: Settings) -> TrainDays:
-    gate = full_retrain_days(date, settings.pipeline).gate
+def incremental_days(date: datetime.date, champion: TrainSet, conf: PipelineConf) -> TrainDays:
+    """The mature days that the champion was not trained on; the newest judges, older rows are replayed by conf.
+
+    Raises:
+        NotReadyError: when none is left beside the gate day.
+    """
+    gate = full_retrain_days(date, conf).gate
     trained = datetime.date.fromisoformat(champion.splits["train"].days[-1])
     first = datetime.date.fromisoformat(champion.vocabulary_from or champion.splits["train"].days[0])
     seen = datetime.date.fromisoformat(champion.seen_until)
@@ -150,4 +156,5 @@ def _new_days(date: datetime.date, champion: TrainSet, settings: Settings) -> Tr
                 )
             ]
         )
-    return TrainDays(fit=tuple(day_range(first, trained)), train=tuple(train), valid=(), gate=gate)
+    replay = replay_days(train[0], datetime.date.fromisoformat(champion.first_trained), conf.days)
+    return TrainDays(fit=tuple(day_range(first, trained)), train=tuple(train), valid=(), gate=gate, replay=replay)

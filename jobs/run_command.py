@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from features.errors import MAX_EXAMPLES, ConfError, ExitCode
+from features.manifest import TrainSet
 from jobs.console import Steps, console
 from jobs.ingest import IngestOptions, find_source
 from jobs.open_run import Run, open_run, session
@@ -132,9 +133,8 @@ def retrain_with(
     notes = [*(facts.notes if facts else ())]
     if facts is not None and facts.sampled_scale:
         notes.append("Exposures were drawn, not logged: PCOC is on a sampled scale.")
-    added = sum(retrained.ids_added.values())
     if kind == "incremental":
-        notes.append(f"Warm start from the champion: {added:,} ids added to the vocabularies.")
+        notes.append(growth_note(retrained.ids_added, retrained.trainset))
     summary = summarise(
         retrained,
         steps,
@@ -150,7 +150,25 @@ def retrain_with(
         run.context.warehouse, run.settings, retrainer.registry.history, summary, retrained.trainset.name
     )
     show_outcome(retrained, [*files, *drawn])
+    if kind == "incremental":
+        console.print(growth_note(retrained.ids_added, retrained.trainset), soft_wrap=True, markup=False)
     return retrained
+
+
+def growth_note(added: Mapping[str, int], trainset: TrainSet) -> str:
+    """What an incremental retrain did to the vocabularies, and which older rows it saw again."""
+    evicted = trainset.evicted()
+    note = f"Warm start from the champion: {sum(added.values()):,} ids added to the vocabularies{_each(added)}, "
+    note += f"{sum(evicted.values()):,} evicted{_each(evicted)}"
+    if trainset.replayed:
+        rows = sum(trainset.replayed.values())
+        note += f"; {rows:,} rows of {min(trainset.replayed)} to {max(trainset.replayed)} replayed"
+    return f"{note}."
+
+
+def _each(counts: Mapping[str, int]) -> str:
+    listed = ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items()))
+    return f" ({listed})" if listed else ""
 
 
 def show_outcome(retrained: Retrained, files: Sequence[Path]) -> None:

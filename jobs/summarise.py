@@ -72,6 +72,8 @@ def summarise(
         seconds_total=steps.seconds,
         left_out=dict(retrained.trainset.left_out),
         ids_added=dict(retrained.ids_added),
+        ids_evicted=retrained.trainset.evicted(),
+        rows_replayed=dict(retrained.trainset.replayed),
         notes=(*notes, *skipped),
     )
 

@@ -63,6 +63,8 @@ class Summary(Frozen):
             all models; None when nothing was exported.
         left_out: task → why it was neither trained nor judged.
         ids_added: vocabulary → ids that an incremental run added; empty for a full retrain.
+        ids_evicted: vocabulary → keys that are evicted in its train set, likewise.
+        rows_replayed: earlier train day → rows of it that were trained on once more, likewise.
         notes: sentences for the reader, e.g. "PCOC is on a sampled scale".
     """
 
@@ -77,6 +79,8 @@ class Summary(Frozen):
     seconds_total: float = Field(ge=0)
     left_out: Mapping[str, str] = Field(default_factory=dict)
     ids_added: Mapping[str, int] = Field(default_factory=dict)
+    ids_evicted: Mapping[str, int] = Field(default_factory=dict)
+    rows_replayed: Mapping[str, int] = Field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def write(self, folder: Path) -> Path:

@@ -35,6 +35,8 @@ def build(context: Context, settings: Settings, plan: RetrainPlan, steps: Steps)
         trainset, root = builder.build(plan.name, plan.days, plan.previous, warm=plan.warm, report=step.say)
         step.rows = sum(split.rows for split in trainset.splits.values())
         step.note = f"{plan.name}: {trainset.table_rows():,} embedding rows"
+        if evicted := sum(trainset.evicted().values()):
+            step.note += f", {evicted:,} of evicted keys"
     return trainset, root
 
 

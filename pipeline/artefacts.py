@@ -8,19 +8,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from features import manifest as names
 from features import storage
-from features.encoding import load_booster
+from features.encoding import flat_array, load_booster
+from features.errors import DataError, Problem
 from features.manifest import CategoricalField, DenseField, LeafModel, SequenceField, TrainSet, VectorField, Vocabulary
 from features.schema import Catalog, bucket_count, bucket_vocabulary
 from features.spark.leaves import BoosterParams, booster_features, fit_booster, leaf_id_count
 from features.spark.normaliser import normalisers
-from features.spark.vocabulary import admissions, number
+from features.spark.vocabulary import Eviction, admissions, number
 from features.spec import Buckets, Feature, Ids, Position, Vector
-from pipeline.config import PipelineConf, TrainDays
+from pipeline.config import PipelineConf, TrainDays, TrainDaysConf
+from pipeline.stages.names import SAMPLES
 
 BOOSTER_FILE = "booster.ubj"
 LEAF_PREFIX = "leaf"
@@ -30,7 +34,7 @@ LEAF_PREFIX = "leaf"
 class Artefacts:
     """Fitted artefacts, as the manifest describes them and as bytes and tables.
 
-    `keys`: vocabulary → [key, id, admitted_on]. `vocabulary_from`: the first day counted.
+    `keys`: vocabulary → [key, id, admitted_on, evicted_on]. `vocabulary_from`: the first day counted.
     """
 
     vocabularies: tuple[Vocabulary, ...]
@@ -55,14 +59,22 @@ def fit(
     conf: PipelineConf,
     days: TrainDays,
     lender: tuple[TrainSet, str] | None,
+    *,
+    warm: bool = False,
 ) -> Artefacts:
     """Fit on samples of the fit and train days.
 
     Args:
         lender: a train set with its folder whose booster and normaliser are kept; without one both are
             fitted on the fit days.
+        warm: models of `lender` go on with these artefacts: its keys keep their numbers, and eviction is as of conf.
+
+    Raises:
+        DataError: warm, and the samples of the counted days no longer give a key the number that it had.
     """
-    keys = number(_arrow(admissions(samples, catalog)), catalog)
+    keys = number(_arrow(admissions(samples, catalog, eviction(days, conf.days) if warm else None)), catalog)
+    if lender is not None and warm:
+        _check_numbers(lender, keys)
     if lender is not None:
         trainset, root = lender
         assert trainset.leaves is not None
@@ -96,15 +108,45 @@ def fit(
     )
 
 
+def eviction(days: TrainDays, conf: TrainDaysConf) -> Eviction | None:
+    """Decided once per train set, by the days before its first train day."""
+    if conf.evict_after_days is None:
+        return None
+    return Eviction(on=days.train[0], after_days=conf.evict_after_days)
+
+
+def moved_keys(before: pa.Table, now: pa.Table) -> list[str]:
+    """Keys of an earlier vocabulary that have another number, or none, in one that should continue it."""
+    at = pc.index_in(before["key"], value_set=flat_array(now["key"]))
+    is_same = pc.fill_null(pc.equal(pc.take(now["id"], at), before["id"]), fill_value=False)
+    moved: list[str] = before["key"].filter(pc.invert(is_same)).cast(pa.string()).to_pylist()
+    return moved
+
+
+def _check_numbers(lender: tuple[TrainSet, str], keys: Mapping[str, pa.Table]) -> None:
+    """A warm start copies rows of the embedding table by number."""
+    trainset, root = lender
+    problems = []
+    for vocabulary in trainset.vocabularies:
+        if vocabulary.path is None or vocabulary.name not in keys:  # which came or went, the warm start tells
+            continue
+        with storage.open_input(f"{root}/{vocabulary.path}") as source:
+            moved = moved_keys(pq.read_table(source, columns=["key", "id"]), keys[vocabulary.name])
+        if moved:
+            what = (
+                f"keys of {vocabulary.name} have not the numbers that {trainset.name} gave them: "
+                "the samples of a counted day have changed, or the catalog"
+            )
+            remedy = "Train in full (limelight daily): each would be given the embedding row of another key"
+            problems.append(Problem(table=SAMPLES, what=what, count=len(moved), examples=moved, remedy=remedy))
+    if problems:
+        raise DataError(problems)
+
+
 def _arrow(frame: DataFrame) -> pa.Table:
     rows = frame.toPandas()
-    return pa.table(
-        {
-            "vocabulary": pa.array(rows["vocabulary"], type=pa.string()),
-            "key": pa.array(rows["key"], type=pa.string()),
-            "admitted_on": pa.array(rows["admitted_on"], type=pa.date32()),
-        }
-    )
+    kinds = {"vocabulary": pa.string(), "key": pa.string(), "admitted_on": pa.date32(), names.EVICTED_ON: pa.date32()}
+    return pa.table({name: pa.array(rows[name], type=kind) for name, kind in kinds.items()})
 
 
 def _params(conf: PipelineConf) -> BoosterParams:
@@ -158,6 +200,7 @@ def _vocabularies(catalog: Catalog, keys: Mapping[str, pa.Table], trees: int, le
             num_ids=names.FIRST_KEY_ID + len(table),
             path=f"vocabularies/{name}.parquet",
             digest=digest(repr(table.to_pydict()).encode()),
+            evicted=len(table) - table[names.EVICTED_ON].null_count,
         )
         for name, table in keys.items()
     ]

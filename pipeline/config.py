@@ -59,11 +59,20 @@ class RawConf(Section):
 
 
 class TrainDaysConf(Section):
-    """M train days after K days for the booster, vocabularies' first counts and normalisers."""
+    """M train days after K days for the booster, vocabularies' first counts and normalisers.
+
+    The last three are of incremental train sets alone (docs/incremental.md).
+    """
 
     train: int = Field(default=8, ge=1, le=365)
     fit: int = Field(default=4, ge=1, le=90)
     refit_booster_days: int = Field(default=7, ge=1, le=90)
+    evict_after_days: int | None = Field(default=30, ge=1, le=3650, description="without a row; null: never")
+    replay_share: float = Field(default=0.0, ge=0, le=10, description="older rows per row of the new days")
+    replay_days: int = Field(default=7, ge=1, le=365, description="before the new days, that older rows are of")
+
+
+_INCREMENTAL_ONLY = {"days": {"evict_after_days", "replay_share", "replay_days"}}
 
 
 class DownsampleConf(Section):
@@ -169,18 +178,26 @@ class PipelineConf(Section):
     serving: ServingConf = ServingConf()
 
     def trainset_fingerprint(self) -> str:
-        """Changes when a value changes that decides what a train set holds; goes into its manifest."""
-        deciding = self.model_dump_json(include={"time", "days", "downsample", "tasks", "leaves", "export"})
+        """Changes when a value changes that decides what a full train set holds; goes into its manifest.
+
+        What only incremental ones look at is left out: a champion can go on under other values of it.
+        """
+        sections = {"time", "days", "downsample", "tasks", "leaves", "export"}
+        deciding = self.model_dump_json(include=sections, exclude=_INCREMENTAL_ONLY)
         return hashlib.sha256(deciding.encode()).hexdigest()[:16]
 
 
 class TrainDays(Section):
-    """The days of one train set: fit < train < valid < gate < the day it is made on."""
+    """The days of one train set: fit < train < valid < gate < the day it is made on.
+
+    `replay`: of the fit days, those that some rows are trained on once more (incremental).
+    """
 
     fit: tuple[datetime.date, ...]
     train: tuple[datetime.date, ...]
     valid: tuple[datetime.date, ...]
     gate: datetime.date
+    replay: tuple[datetime.date, ...] = ()
 
     @property
     def all(self) -> tuple[datetime.date, ...]:

@@ -3,7 +3,7 @@
 Steps:
   1. tasks       labels counted per split; tasks that the gate day cannot judge are left out by name
   2. artefacts   vocabularies (fit + train days), normaliser and booster (fit days only)
-  3. splits      train, valid, gate: encoded and packed in equal row groups
+  3. splits      train (with replayed rows, if it is incremental), valid, gate: encoded and packed in equal row groups
   4. commit      trainset.json, then the partition `trainsets/name=<name>`
 """
 
@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyspark.sql import functions as F
 
 from features import manifest as names
 from features import storage
@@ -33,9 +32,10 @@ from pipeline.pack import PackPlan, pack
 from pipeline.stages.names import SAMPLES, TRAINSETS
 from pipeline.tables import Warehouse
 from pipeline.task_choice import Counts, choose_tasks, count_labels
+from pipeline.train_rows import SplitRows, downsampled, is_train_row, replay_rate, rows_by_day
 
 if TYPE_CHECKING:
-    from pyspark.sql import Column, DataFrame, SparkSession
+    from pyspark.sql import DataFrame, SparkSession
 
 Report = Callable[[str], None]
 SplitDays = Mapping[SplitName, tuple[datetime.date, ...]]
@@ -105,16 +105,19 @@ class TrainSetBuilder:
             report("counting labels")
             counts = self._count(split_days)
             lender = load(self._warehouse, previous) if previous else None
-            chosen = self._choose(counts["gate"], lender[0] if lender and warm else None)
+            continued = lender[0] if lender and warm else None
+            chosen = self._choose(counts["gate"], continued)
+            train = self._train_rows(name, days, chosen.tasks, counts["train"])
             report("fitting vocabularies, normaliser and booster")
             samples = self._warehouse.read_days(self._spark, SAMPLES, (*days.fit, *days.train))
-            fitted = artefacts.fit(samples, self._catalog, self._conf, days, lender)
-            draft = self._describe(name, fitted, chosen, days)
+            fitted = artefacts.fit(samples, self._catalog, self._conf, days, lender, warm=warm)
+            draft = self._describe(name, fitted, chosen, days, continued, train.replayed)
             self._write_artefacts(attempt.url, draft, fitted)
             splits: dict[SplitName, Split] = {}
             for split, its_days in split_days.items():
                 report(f"encoding the {split} split")
-                splits[split] = self._export(split, its_days, counts[split], draft, fitted, attempt.url)
+                rows = train if split == "train" else self._every_row(its_days, counts[split])
+                splits[split] = self._export(split, rows, draft, fitted, attempt.url)
             trainset = TrainSet.model_validate(draft.model_dump() | {"splits": splits})
             storage.write_bytes(f"{attempt.url}/{names.TRAINSET_FILE}", trainset.model_dump_json(indent=1).encode())
             attempt.lease.check()
@@ -134,7 +137,15 @@ class TrainSetBuilder:
         unjudged = {task: why for task, why in left_out.items() if task in trained}
         return ChosenTasks(tasks=continued.tasks, left_out=continued.left_out, unjudged=unjudged)
 
-    def _describe(self, name: str, fitted: Artefacts, chosen: ChosenTasks, days: TrainDays) -> TrainSet:
+    def _describe(
+        self,
+        name: str,
+        fitted: Artefacts,
+        chosen: ChosenTasks,
+        days: TrainDays,
+        continued: TrainSet | None,
+        replayed: Mapping[str, int],
+    ) -> TrainSet:
         position = self._catalog.position()
         digests = {
             f"{SAMPLES}/{manifest.partition}": manifest.digest
@@ -161,6 +172,9 @@ class TrainSetBuilder:
             lineage=digests,
             seen_until=max(*days.train, *days.valid).isoformat(),
             vocabulary_from=fitted.vocabulary_from.isoformat(),
+            trained_from=continued.first_trained if continued else days.train[0].isoformat(),
+            evict_after_days=self._conf.days.evict_after_days if continued else None,
+            replayed=dict(replayed),
         )
 
     @staticmethod
@@ -173,53 +187,53 @@ class TrainSetBuilder:
         if draft.leaves is not None:
             storage.write_bytes(f"{root}/{draft.leaves.path}", fitted.booster)
 
-    def _export(
-        self,
-        split: SplitName,
-        days: Sequence[datetime.date],
-        counts: Counts,
-        draft: TrainSet,
-        fitted: Artefacts,
-        root: str,
-    ) -> Split:
+    def _train_rows(self, name: str, days: TrainDays, tasks: Sequence[names.Task], counts: Counts) -> SplitRows:
+        """The rows of the train days that are kept, and older ones (pipeline.train_rows)."""
+        seed, older = self._conf.export.seed, days.replay
+        samples = self._warehouse.read_days(self._spark, SAMPLES, (*older, *days.train))
+        if older:
+            there = sum(manifest.rows for manifest in self._warehouse.require(SAMPLES, older).values())
+            rate = replay_rate(self._conf.days.replay_share, counts.rows, there)
+            samples = samples.where(is_train_row(days.train, older, rate, seed, name))
+        kept = downsampled(samples, tasks, self._conf.downsample, seed)
+        if kept is samples and not older:
+            return SplitRows(days=days.train, counts=counts, frame=samples, rows=counts.rows)
+        by_day = rows_by_day(kept, (*older, *days.train))
+        replayed = {day.isoformat(): by_day[day] for day in older}
+        rows = sum(by_day.values())
+        return SplitRows(days=days.train, counts=counts, frame=kept, rows=rows, replayed=replayed)
+
+    def _every_row(self, days: tuple[datetime.date, ...], counts: Counts) -> SplitRows | None:
         if not days:
-            return Split(days=(), files=(), rows=0)
+            return None
         samples = self._warehouse.read_days(self._spark, SAMPLES, days)
-        manifests = self._warehouse.require(SAMPLES, days)
-        kept = self._downsample(samples, draft.tasks) if split == "train" else samples
-        rows = kept.count() if kept is not samples else counts.rows
+        return SplitRows(days=days, counts=counts, frame=samples, rows=counts.rows)
+
+    def _export(
+        self, split: SplitName, chosen: SplitRows | None, draft: TrainSet, fitted: Artefacts, root: str
+    ) -> Split:
+        if chosen is None:
+            return Split(days=(), files=(), rows=0)
+        counts = chosen.counts
+        manifests = self._warehouse.require(SAMPLES, chosen.days)
         export = self._conf.export
         files = pack(
-            _needed(kept, draft),
+            _needed(chosen.frame, draft),
             _encode_with(draft, fitted),
             f"{root}/{split}",
-            PackPlan.of(rows, export.logical_shards, export.target_row_group_rows),
+            PackPlan.of(chosen.rows, export.logical_shards, export.target_row_group_rows),
             files=export.files,
             seed=export.seed,
         )
         return Split(
-            days=tuple(day.isoformat() for day in days),
+            days=tuple(day.isoformat() for day in chosen.days),
             files=tuple(files),
-            rows=rows,
-            dropped=counts.rows - rows,
+            rows=chosen.rows,
+            dropped=counts.rows - (chosen.rows - sum(chosen.replayed.values())),
             sample_files=tuple(url for m in manifests.values() for url in self._warehouse.file_urls(m)),
             positives=counts.positives,
             judged=counts.judged,
         )
-
-    def _downsample(self, samples: DataFrame, tasks: Sequence[names.Task]) -> DataFrame:
-        """Keep a negative with the rate of its task's space; kept ones weigh 1/rate. Rows without weight go."""
-        rates = {"impressions": self._conf.downsample.impressions, "entered": self._conf.downsample.entered}
-        if set(rates.values()) == {1.0}:
-            return samples
-        weights: dict[str, Column] = {}
-        for task in tasks:
-            mask, rate = F.col(mask_name(task.name)), rates[task.space]
-            draw = F.pmod(F.xxhash64(F.lit(self._conf.export.seed), F.lit(task.space), "impression_id"), F.lit(1 << 31))
-            negative = F.when(draw < int(rate * (1 << 31)), mask / rate).otherwise(0.0)
-            weights[mask_name(task.name)] = F.when(F.col(label_name(task.name)) == 1, mask).otherwise(negative)
-        weighted = samples.withColumns(weights)
-        return weighted.where(F.greatest(*[F.col(name) for name in weights], F.lit(0.0)) > 0)
 
     def _commit(self, trainset: TrainSet, attempt: Attempt) -> None:
         partition = trainset_partition(trainset.name)

@@ -131,6 +131,7 @@ def _known(facts: Facts) -> Block:
     if facts.trainset is not None:
         fitted = [v for v in facts.trainset.vocabularies if v.path is not None]
         rows += [(f"vocabulary {v.name}, ids", count(v.num_ids)) for v in fitted]
+        rows += [(f"vocabulary {v.name}, evicted keys", count(v.evicted)) for v in fitted if v.evicted]
     if not rows:
         return Missing(what="users and anchors that are known", why="the run's train set is no longer there")
     return DataTable(caption="Known to the data and to the models", head=("what", "how many"), rows=tuple(rows))

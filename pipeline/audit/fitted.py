@@ -3,8 +3,8 @@
 days          fit < train < valid < gate, and the gate day later than everything that anything has seen
 booster       the days it says it was fitted on lie before the first train day; the file is the one that was fitted
 normaliser    mean and deviation computed again from the samples of exactly those days
-vocabularies  ids numbered by (admitted_on, key); keys counted again: on which day did each reach its frequency?
-encoded rows  no row of day d has an id that was admitted after d
+vocabularies  ids numbered by (admitted_on, key); keys counted again: which day admitted each, who should be evicted?
+encoded rows  no row of day d has an id that was admitted after d, or evicted by d
 """
 
 from __future__ import annotations
@@ -16,16 +16,14 @@ from collections.abc import Callable, Iterator, Sequence
 import pyarrow.parquet as pq
 
 from features import storage
-from features.manifest import FIRST_KEY_ID, TrainSet, Vocabulary, categorical_column, sequence_column
-from features.schema import Catalog
+from features.manifest import EVICTED_ON, TrainSet, categorical_column, sequence_column
 from features.spark.normaliser import SCALE
-from features.spec import Feature, Ids
 from pipeline.artefacts import digest
 from pipeline.audit.conf import AuditConf
-from pipeline.audit.duck import Connection, connect, fetch, literal, make_table, make_view, quoted
+from pipeline.audit.duck import Connection, connect, fetch, make_table, make_view, quoted
 from pipeline.audit.report import Finding, Verdict, shown
 from pipeline.audit.sample_set import Own
-from pipeline.context import ONE_DAY
+from pipeline.audit.vocabularies import evicted, has_evictions, recounted
 from pipeline.manifests import day_partition
 from pipeline.stages.names import SAMPLES
 
@@ -52,7 +50,9 @@ def fitted_artefacts(own: Own, conf: AuditConf, report: Report) -> list[Finding]
                 with storage.open_input(f"{root}/{vocabulary.path}") as source:
                     make_table(connection, "vocabulary", pq.read_table(source))
                 catalog = own.context.catalog
-                findings.append(_vocabulary(connection, vocabulary, catalog, counted, conf.recount_keys))
+                findings.append(recounted(connection, vocabulary, catalog, counted, conf.recount_keys))
+                if has_evictions(connection):
+                    findings.append(evicted(connection, vocabulary, catalog, trainset))
         report("looking at the ids of encoded rows")
         findings += _encoded(connection, own, trainset, root, conf.rows)
     return findings
@@ -88,7 +88,7 @@ def _order(trainset: TrainSet) -> Finding:
     breaches = []
     if valid and min(valid) <= max(train):
         breaches.append(f"validation day {min(valid)} is not after the last train day {max(train)}")
-    seen = max(*train, *valid, datetime.date.fromisoformat(trainset.seen_until))
+    seen = max(*train, *valid, *_dates([*trainset.replayed]), datetime.date.fromisoformat(trainset.seen_until))
     if trainset.leaves is not None:
         seen = max(seen, *_dates(trainset.leaves.fit_days))
     if min(gate) <= seen:
@@ -103,7 +103,7 @@ def _booster(trainset: TrainSet, root: str) -> Finding:
     leaves = trainset.leaves
     if leaves is None:
         return _finding("booster", Verdict.NOT_CHECKABLE, "the train set has no booster")
-    first = min(_dates(trainset.splits["train"].days))
+    first = min(_dates([*trainset.splits["train"].days, *trainset.replayed]))
     late = [str(day) for day in _dates(leaves.fit_days) if day >= first]
     if late:
         what = f"it was fitted on days that it encodes: the first train day is {first}"
@@ -157,79 +157,11 @@ def _near(stored: float, now: float) -> bool:
     return abs(stored - now) <= TOLERANCE * max(1.0, abs(now))
 
 
-# --- Vocabularies ---------------------------------------------------------------------------------------------
-
-
-def _vocabulary(
-    connection: Connection, vocabulary: Vocabulary, catalog: Catalog, counted: Sequence[datetime.date], most: int
-) -> Finding:
-    """`vocabulary` (key, id, admitted_on) against a recount of `counted`, the samples of the counted days.
-
-    An id is admitted on the day after its key reached the minimum frequency in rows before that day.
-    """
-    subject = f"vocabulary {vocabulary.name}"
-    misnumbered, ids = fetch(connection, f"""
-        SELECT count(*) FILTER (id <> place), count(*) FROM (
-            SELECT id, row_number() OVER (ORDER BY admitted_on, key) + {FIRST_KEY_ID - 1} AS place FROM vocabulary)
-        """)[0]  # fmt: skip
-    first, last = min(counted) + ONE_DAY, max(counted) + ONE_DAY
-    outside = fetch(connection, f"""
-        SELECT key, admitted_on FROM vocabulary WHERE admitted_on NOT BETWEEN DATE '{first}' AND DATE '{last}'
-        ORDER BY admitted_on, key""")  # fmt: skip
-    _recount(connection, vocabulary.name, catalog, most if ids > most else None)
-    wrong = fetch(connection, """
-        SELECT coalesce(CAST(v.key AS VARCHAR), r.key), v.admitted_on, r.admitted_on,
-            v.admitted_on IS NOT NULL AND (r.admitted_on IS NULL OR v.admitted_on < r.admitted_on) AS is_early
-        FROM kept v FULL JOIN recounted r ON CAST(v.key AS VARCHAR) = r.key
-        WHERE v.admitted_on IS DISTINCT FROM r.admitted_on ORDER BY 4 DESC, 1""")  # fmt: skip
-    early = [row for row in wrong if row[3]]
-    if outside or early or misnumbered:
-        told = [f"{key}: admitted on {at}, outside {first} to {last}" for key, at in outside]
-        told += [f"{key}: admitted on {at}, by its rows {by or 'never'}" for key, at, by, _ in early]
-        what = (
-            f"{len({row[0] for row in [*outside, *early]}):,} ids admitted before rows of earlier days had earned them"
-        )
-        if misnumbered:
-            what += f"; {misnumbered:,} ids not in the order of (admitted_on, key)"
-        return _finding(subject, Verdict.LEAK, what, count=len(early) or len(told) or misnumbered, examples=shown(told))
-    if wrong:
-        told = [f"{key}: admitted on {at or 'no day'}, by its rows {by}" for key, at, by, _ in wrong]
-        what = "ids that rows had earned were admitted later, or never: another count, though no leak"
-        return _finding(subject, Verdict.SUSPECT, what, count=len(wrong), examples=shown(told))
-    checked = fetch(connection, "SELECT count(*) FROM kept")[0][0]
-    what = f"{checked:,} of {ids:,} ids counted again: each was admitted the day after its rows had earned it"
-    return _finding(subject, Verdict.PASS, what)
-
-
-def _recount(connection: Connection, name: str, catalog: Catalog, most: int | None) -> None:
-    """Makes `kept`, the ids to check, and `recounted` (key text, admitted_on); `most` keys by hash, None all."""
-    members = [f for f in catalog.features if isinstance(f.encoding, Ids) and f.encoding.vocabulary == name]
-    frequency = catalog.vocabularies()[name]
-    share = "true" if most is None else f"hash(CAST(key AS VARCHAR)) % (SELECT count(*) FROM vocabulary) < {most}"
-    rows = " UNION ALL ".join(_keys(feature) for feature in members)
-    connection.execute(f"CREATE OR REPLACE TEMP TABLE kept AS SELECT * FROM vocabulary WHERE {share}")
-    connection.execute(f"""
-        CREATE OR REPLACE TEMP TABLE recounted AS
-        SELECT key, min(dt) + 1 AS admitted_on FROM (
-            SELECT key, dt, sum(count(*)) OVER (PARTITION BY key ORDER BY dt) AS so_far FROM ({rows})
-            WHERE key IS NOT NULL AND {share} GROUP BY key, dt
-        ) WHERE so_far >= {frequency} GROUP BY key""")
-
-
-def _keys(feature: Feature) -> str:
-    """Key and day of every row that has a key; the default is none."""
-    column = quoted(feature.name)
-    return (
-        f"SELECT CAST({column} AS VARCHAR) AS key, dt FROM counted "
-        f"WHERE {column} IS DISTINCT FROM {literal(feature.default)}"
-    )
-
-
 # --- Encoded rows ---------------------------------------------------------------------------------------------
 
 
 def _encoded(connection: Connection, own: Own, trainset: TrainSet, root: str, most: int) -> Iterator[Finding]:
-    """Every id of every encoded row was admitted by the row's day, which comes from the samples."""
+    """Every id of every encoded row was admitted, and not evicted, by the row's day, which comes from the samples."""
     _register(connection, own, "every_day", own.days)
     connection.execute("CREATE TEMP TABLE row_days AS SELECT impression_id AS row_id, dt FROM every_day")
     paths = {v.name: v.path for v in trainset.vocabularies if v.path is not None}
@@ -247,11 +179,12 @@ def _encoded(connection: Connection, own: Own, trainset: TrainSet, root: str, mo
             with storage.open_input(f"{root}/{paths[vocabulary]}") as source:
                 make_table(connection, "admitted", pq.read_table(source))
             of_day = f"SELECT d.dt, {ids} AS id FROM encoded JOIN row_days d USING (row_id) WHERE {share}"
-            late = f"FROM ({of_day}) JOIN admitted a USING (id) WHERE a.admitted_on > dt"
+            gone = f"OR a.{EVICTED_ON} <= dt" if has_evictions(connection, "admitted") else ""
+            late = f"FROM ({of_day}) JOIN admitted a USING (id) WHERE a.admitted_on > dt {gone}"
             count = fetch(connection, f"SELECT count(*) {late}")[0][0]
             early += [f"{name}: {count:,}"] if count else []
         if early:
-            what = "rows have ids that were admitted after their day"
+            what = "rows have ids that were admitted after their day, or evicted by then"
             yield _finding(subject, Verdict.LEAK, what, count=len(early), examples=shown(early))
         elif known < rows:
             what = f"{rows - known:,} of {rows:,} rows are in no samples: their day is not known"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from features.spark.recent_actions import recent_actions
 from features.spark.serving import AS_OF, key_vocabularies, recent_sequences, serving_rows
 from features.spark.snapshots import SNAPSHOT_TABLES, choose_snapshots, snapshot_features
+from features.spark.vocabulary import ids_in_use
 from features.spec import TILED_ENTITIES, Entity, SnapshotOp
 from pipeline import trainset
 from pipeline.context import ONE_DAY, Context, StageResult, summarise
@@ -106,4 +107,5 @@ def _vocabularies(context: Context, entity: Entity) -> dict[str, DataFrame]:
         return {key: context.spark.createDataFrame([], f"key {sql}, id int") for key, sql in empty.items()}
     described, root = trainset.load(context.warehouse, name)
     paths = {vocabulary.name: vocabulary.path for vocabulary in described.vocabularies}
-    return {key: context.spark.read.parquet(f"{root}/{paths[vocabulary]}") for key, vocabulary in wanted.items()}
+    stored = {key: context.spark.read.parquet(f"{root}/{paths[vocabulary]}") for key, vocabulary in wanted.items()}
+    return {key: ids_in_use(vocabulary) for key, vocabulary in stored.items()}

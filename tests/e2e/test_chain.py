@@ -76,7 +76,8 @@ def next_day(demo: Demo) -> Demo:
     """The demo, and a day later an incremental run of one of its models."""
     ingest = ["ingest", "simulate", *demo.places, "--impressions", "36000", "--from-day", "18", "--to-day", "19"]
     limelight(demo.conf, ingest)
-    only = ["--set", "training.models=[deepfm]", "--out", str(demo.out / "next")]
+    only = ["--set", "training.models=[deepfm]", "--set", "days.replay_share=0.25", "--set", "days.evict_after_days=1"]
+    only += ["--out", str(demo.out / "next")]
     limelight(demo.conf, ["incremental", *demo.places, "--date", str(NEXT_RUN), *SET, *only])
     return demo
 
@@ -93,6 +94,11 @@ def test_the_next_day_starts_warm(next_day: Demo) -> None:
     assert sum(summary["ids_added"].values()) > 0
     assert any(f"{sum(summary['ids_added'].values()):,} ids added" in note for note in summary["notes"])
     assert [entry["version"] for entry in summary["published"]] == ["2"]
+    trainset, _ = load(Warehouse(str(next_day.out / "warehouse")), f"incremental-{NEXT_RUN}")
+    assert summary["ids_evicted"] == trainset.evicted() != {}
+    assert summary["rows_replayed"] == trainset.replayed
+    assert sum(trainset.replayed.values()) > 0
+    assert max(trainset.replayed) < min(trainset.splits["train"].days)
 
     shown = limelight(next_day.conf, ["status", "--warehouse", str(next_day.out / "warehouse")])
     for word in ("impressions", "samples", "trainsets", "champion", "2025-03-19"):

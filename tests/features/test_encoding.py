@@ -9,7 +9,7 @@ import math
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.encoding import Encoder, VocabularyIndex, bucketize, pad_sequences
@@ -166,3 +166,40 @@ def test_string_vocabularies_against_a_dictionary(keys: list[str], values: list[
     days = np.full(len(values), (DAY - datetime.date(1970, 1, 1)).days, dtype=np.int32)
     found = VocabularyIndex.from_table(table).encode(pa.array(values, type=pa.string()), days)
     assert found.tolist() == [ids.get(value, 1) for value in values]
+
+
+def test_an_evicted_key_is_oov_from_its_day_on_and_keeps_its_id_before() -> None:
+    evicted = KEYS.append_column("evicted_on", pa.array([DAY, None, None], type=pa.date32()))
+    encoder = Encoder(TRAINSET, {"anchor": VocabularyIndex.from_table(evicted)})
+    day_before = DAY - datetime.timedelta(days=1)
+    assert encoder.encode(rows())["c__anchor_id"].to_pylist() == [1, 3, 1]
+    assert encoder.encode(rows(), day=day_before)["c__anchor_id"].to_pylist() == [2, 1, 1]
+    assert encoder.encode(rows().drop_columns(["dt"]))["c__anchor_id"].to_pylist() == [1, 3, 4]
+    assert encoder.encode(rows())["s__watched__anchor"].to_pylist()[0] == [1, 1, 3]
+    assert encoder.ids(rows(), "anchor_id").tolist() == [1, 3, 1]
+
+
+@settings(deadline=None)
+@given(
+    known=st.dictionaries(
+        st.integers(0, 9), st.tuples(st.integers(0, 20), st.one_of(st.none(), st.integers(1, 20))), max_size=10
+    ),
+    asked=st.lists(st.tuples(st.integers(0, 12), st.integers(0, 25)), min_size=1),
+)
+def test_admission_and_eviction_against_a_dictionary(
+    known: dict[int, tuple[int, int | None]], asked: list[tuple[int, int]]
+) -> None:
+    """Days as numbers since 1970; a key that is evicted before it is admitted is never known."""
+    days_of = [pa.array(column, type=pa.int32()).cast(pa.date32()) for column in zip(*known.values(), strict=True)]
+    admitted, evicted = days_of or [pa.array([], type=pa.date32())] * 2
+    ids = pa.array(range(2, 2 + len(known)), type=pa.int32())
+    keys = pa.array(known, type=pa.int64())
+    table = pa.table({"key": keys, "id": ids, "admitted_on": admitted, "evicted_on": evicted})
+    days = np.array([day for _, day in asked], dtype=np.int32)
+    found = VocabularyIndex.from_table(table).encode(pa.array([key for key, _ in asked], type=pa.int64()), days)
+
+    def wanted(key: int, day: int) -> int:
+        since, until = known.get(key, (99, None))
+        return 2 + list(known).index(key) if since <= day and (until is None or day < until) else 1
+
+    assert found.tolist() == [wanted(key, day) for key, day in asked]

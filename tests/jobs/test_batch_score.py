@@ -24,7 +24,8 @@ pytestmark = pytest.mark.spark
 
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory: pytest.TempPathFactory) -> RawTrainset:
-    made = write_raw_trainset(tmp_path_factory.mktemp("trainset"), gate_rows=300)
+    evicted = {"user": [10**14 + 2, 10**14 + 4], "anchor": [3]}
+    made = write_raw_trainset(tmp_path_factory.mktemp("trainset"), gate_rows=300, evicted=evicted)
     pq.write_table(made.samples, Path(made.root) / "rows.parquet")
     return made
 

@@ -65,3 +65,9 @@ def test_the_fingerprint_follows_what_decides_a_train_set_and_nothing_else() -> 
         assert parse(PipelineConf, pipeline_values(deciding), "").trainset_fingerprint() != one
     for other in ("retention.state_days=20", "checks.one_in=2", "windows.max_deltas=3", "serving.buckets=2"):
         assert parse(PipelineConf, pipeline_values(other), "").trainset_fingerprint() == one
+    for other in (
+        "days.evict_after_days=5",
+        "days.replay_share=1.5",
+        "days.replay_days=3",
+    ):  # of incremental ones alone
+        assert parse(PipelineConf, pipeline_values(other), "").trainset_fingerprint() == one

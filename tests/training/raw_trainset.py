@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,13 +70,21 @@ def raw_samples(rows: int, day: datetime.date, seed: int) -> pa.Table:
     )
 
 
-def write_raw_trainset(root: Path, *, gate_rows: int = 600, seed: int = 1) -> RawTrainset:
-    """Fit the artefacts on raw rows, encode the gate day, and write all of it below `root`."""
+def write_raw_trainset(
+    root: Path, *, gate_rows: int = 600, seed: int = 1, evicted: Mapping[str, Collection[object]] | None = None
+) -> RawTrainset:
+    """Fit the artefacts on raw rows, encode the gate day, and write all of it below `root`.
+
+    Args:
+        evicted: vocabulary → keys that are evicted on the gate day.
+    """
     train = raw_samples(2000, TRAIN_DAY, seed)
     samples = raw_samples(gate_rows, GATE_DAY, seed + 1)
     _write_vocabulary(root, "user", pa.array(np.arange(0, USERS, 2) + 10**14))  # every other user is unknown
     _write_vocabulary(root, "anchor", pa.array(np.arange(ANCHORS)))
     _write_vocabulary(root, "city", pa.array(["beijing", "chengdu"]))
+    for name, keys in (evicted or {}).items():
+        evict(root, name, keys)
     (root / "booster.ubj").write_bytes(_fit_booster(train))
     trainset = _describe(train, samples)
     encoder = Encoder.load(trainset, str(root))
@@ -89,6 +98,14 @@ def publish(raw: RawTrainset, folder: Path, name: str) -> Path:
     model = build(name, raw.trainset, {"embedding_dim": 4, "hidden": [8]}, seed=1)
     export_folder(model, raw.trainset, raw.root, raw.samples, {"name": name}, folder)
     return folder
+
+
+def evict(root: Path, name: str, keys: Collection[object]) -> None:
+    """Evict keys of a vocabulary on the gate day."""
+    path = root / "vocabularies" / f"{name}.parquet"
+    table = pq.read_table(path)
+    days = [GATE_DAY if key in keys else None for key in table["key"].to_pylist()]
+    pq.write_table(table.append_column(m.EVICTED_ON, pa.array(days, pa.date32())), path)
 
 
 def _write_vocabulary(root: Path, name: str, keys: pa.Array) -> None:

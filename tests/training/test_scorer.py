@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from features.errors import DataError
-from tests.training.raw_trainset import GATE_DAY, RawTrainset, publish, write_raw_trainset
+from tests.training.raw_trainset import GATE_DAY, TRAIN_DAY, RawTrainset, publish, write_raw_trainset
 from training.published import MANIFEST_FILE, verify
 from training.sample_rows import schema_of, to_rows, to_table
 from training.scorer import Scorer
@@ -50,6 +50,19 @@ def test_the_day_decides_which_ids_are_known(raw: RawTrainset, folder: Path) -> 
     own = scorer.score(raw.samples)["enter"]
     np.testing.assert_array_equal(own, scorer.score(raw.samples, GATE_DAY)["enter"])
     assert (own != scorer.score(raw.samples.drop(["dt"]))["enter"]).any()
+
+
+def test_an_evicted_key_scores_as_one_that_was_never_seen(tmp_path: Path) -> None:
+    user = 10**14 + 2
+    raw = write_raw_trainset(tmp_path / "trainset", gate_rows=300, evicted={"user": [user]})
+    scorer = Scorer.open(str(publish(raw, tmp_path / "published", "deepfm")))
+    users = raw.samples["user_id"].to_numpy()
+    assert (users == user).any()
+    other = pa.array(np.where(users == user, 10**14 + 1, users))
+    stranger = raw.samples.set_column(raw.samples.column_names.index("user_id"), "user_id", other)
+    np.testing.assert_array_equal(scorer.score(raw.samples)["enter"], scorer.score(stranger)["enter"])
+    known = scorer.score(raw.samples, TRAIN_DAY)["enter"] != scorer.score(stranger, TRAIN_DAY)["enter"]
+    np.testing.assert_array_equal(known, users == user)
 
 
 def test_missing_columns_are_named_all_at_once(raw: RawTrainset, folder: Path) -> None:

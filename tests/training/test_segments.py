@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -31,6 +32,13 @@ def test_new_keys_are_those_that_the_vocabulary_did_not_admit_by_that_day(raw: R
     assert found.rows["new anchor_id"].tolist() == [anchor >= ANCHORS - 1 for anchor in anchors]
     assert str(GATE_DAY) in {str(day) for day in raw.samples["dt"].to_pylist()}
     assert found.absent == {}
+
+
+def test_an_evicted_key_is_new_again(tmp_path: Path) -> None:
+    raw = write_raw_trainset(tmp_path, evicted={"anchor": [5]})
+    found = segments_of(raw.samples, Encoder.load(raw.trainset, raw.root), RULES)
+    anchors = raw.samples["anchor_id"].to_pylist()
+    assert found.rows["new anchor_id"].tolist() == [anchor >= ANCHORS - 1 or anchor == 5 for anchor in anchors]
 
 
 def test_a_segment_that_conf_asks_for_and_the_day_cannot_tell_is_named(raw: RawTrainset) -> None:

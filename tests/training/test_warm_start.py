@@ -8,12 +8,16 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from features import manifest as m
 from features.errors import DataError
 from tests.training.test_models import build, make_batch
 from tests.training.trainset_factory import write_trainset
+from training import models
 from training.batch import Batch
+from training.models import RankingModel
 from training.optim import OptimConf, Optimiser
 from training.result import TABLE_WEIGHT
 from training.warm_start import grown_state, grown_weights, growth
@@ -59,7 +63,7 @@ def as_before(batch: Batch, old: m.TrainSet) -> Batch:
     return replace(batch, ids=torch.stack(ids, dim=1), sequences=sequences)
 
 
-@pytest.mark.parametrize("name", ["deepfm", "esmm", "mmoe"])
+@pytest.mark.parametrize("name", models.names())
 def test_growth_changes_no_prediction(name: str, old: m.TrainSet, new: m.TrainSet) -> None:
     before, after = build(name, old).eval(), build(name, new).eval()
     grown = growth(old, new)
@@ -140,3 +144,60 @@ def test_a_train_set_that_does_not_say_which_features_it_had_is_refused_when_the
 ) -> None:
     with pytest.raises(DataError, match="does not say which features it had"):
         growth(old, changed(old, catalog_fingerprint="other", fingerprints={"heat": "1"}))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3)), min_size=1, max_size=4))
+def test_growth_against_a_loop_over_vocabularies_and_ids(old: m.TrainSet, sizes: list[tuple[int, int]]) -> None:
+    """sizes: of each vocabulary, its keys and those that are added."""
+
+    def described(counts: list[int]) -> m.TrainSet:
+        made = [m.Vocabulary(name=f"v{place}", num_ids=2 + n, path=f"{place}") for place, n in enumerate(counts)]
+        nothing: dict[str, Any] = {"categorical": (), "sequences": ()}
+        return old.model_copy(update={"vocabularies": tuple(made), **nothing})
+
+    before, after = described([n for n, _ in sizes]), described([n + more for n, more in sizes])
+    grown = growth(before, after)
+    table = torch.randn(before.table_rows(), 3, generator=torch.Generator().manual_seed(len(sizes)))
+    rows, state = [], []
+    for vocabulary, start in before.offsets().items():
+        known = before.num_ids(vocabulary)
+        for number in range(after.num_ids(vocabulary)):
+            rows.append(table[start + (number if number < known else m.OOV_ID)])
+            state.append(table[start + number] if number < known else torch.zeros(3))
+    assert torch.equal(grown.rows(table), torch.stack(rows))
+    assert torch.equal(grown.state(table), torch.stack(state))
+    assert grown.added == {f"v{place}": more for place, (_, more) in enumerate(sizes) if more}
+
+
+@pytest.mark.parametrize("kind", ["adagrad", "adam"])
+def test_a_key_that_was_evicted_finds_its_row_and_its_state_again(kind: str, old: m.TrainSet, new: m.TrainSet) -> None:
+    """Evicted, it encodes as OOV: batches touch OOV's row and never its own, whatever grows meanwhile."""
+    conf = OptimConf.model_validate({"embedding": {"kind": kind, "l2": 0.1}})
+
+    def learner(trainset: m.TrainSet) -> tuple[RankingModel, Optimiser]:
+        model = build("deepfm", trainset)
+        return model, Optimiser(model.table, model.dense_parameters(), conf)
+
+    (model, optimiser), (later_model, later) = learner(old), learner(new)
+    step_on(optimiser, torch.arange(old.table_rows()), seed=0)
+    evicted = old.offsets()["anchor_id"] + m.FIRST_KEY_ID
+    row = model.table.weight[evicted].detach().clone()
+    state = {name: value[evicted].clone() for name, value in optimiser.rows.state.items()}
+    grown = growth(old, new)
+    later_model.load_state_dict(grown_weights(model.state_dict(), grown, TABLE_WEIGHT))
+    later.load_state_dict(grown_state(optimiser.state_dict(), grown))
+    its_row = new.offsets()["anchor_id"] + m.FIRST_KEY_ID
+    others = torch.tensor([one for one in range(new.table_rows()) if one != its_row])
+    for seed in (1, 2):
+        step_on(later, others, seed)
+    assert torch.equal(later_model.table.weight[its_row], row)
+    assert all(torch.equal(value[its_row], state[name]) for name, value in later.rows.state.items())
+    assert not torch.equal(later_model.table.weight[its_row - 1], row), "OOV's row has learnt"
+
+
+def step_on(optimiser: Optimiser, rows: torch.Tensor, seed: int) -> None:
+    random = torch.Generator().manual_seed(seed)
+    for parameter in optimiser.parameters:
+        parameter.grad = torch.ones_like(parameter)
+    optimiser.step(rows, torch.randn(len(rows), optimiser.rows.weight.shape[1], generator=random, dtype=torch.float64))

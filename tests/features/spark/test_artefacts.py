@@ -17,7 +17,7 @@ from features.manifest import FIRST_KEY_ID
 from features.schema import Catalog, load_catalog
 from features.spark.leaves import BoosterParams, fit_booster, leaf_id_count
 from features.spark.normaliser import normalisers
-from features.spark.vocabulary import admissions, number
+from features.spark.vocabulary import Eviction, admissions, ids_in_use, number
 from features.spec import Dense, Ids
 from tests.features.random_samples import days, sample_frame, sample_rows
 
@@ -30,6 +30,7 @@ CATALOG = load_catalog()
 NAMES = [column.name for column in CATALOG.sample_columns()]
 DAYS = days(4)
 ONE_DAY = datetime.timedelta(days=1)
+USER_SCHEMA = "key bigint, id int, admitted_on date, evicted_on date"
 PARAMS = BoosterParams(trees=3, depth=3, learning_rate=0.3, min_child_weight=1.0, workers=2, seed=1)
 
 
@@ -45,35 +46,101 @@ def frame(spark: SparkSession, rows: list[tuple[Any, ...]]) -> DataFrame:
 
 def as_arrow(frame: DataFrame) -> pa.Table:
     found = frame.toPandas()
-    kinds = {"vocabulary": pa.string(), "key": pa.string(), "admitted_on": pa.date32()}
+    kinds = {"vocabulary": pa.string(), "key": pa.string(), "admitted_on": pa.date32(), "evicted_on": pa.date32()}
     return pa.table({name: pa.array(found[name], type=kind) for name, kind in kinds.items()})
 
 
-def oracle(rows: list[tuple[Any, ...]], catalog: Catalog) -> dict[str, list[tuple[Any, datetime.date]]]:
-    """Vocabulary → (key, admitted_on), ordered as ids are numbered."""
-    found: dict[str, list[tuple[Any, datetime.date]]] = {}
+def oracle(
+    rows: list[tuple[Any, ...]], catalog: Catalog, eviction: Eviction | None = None
+) -> dict[str, list[tuple[Any, datetime.date, datetime.date | None]]]:
+    """Vocabulary → (key, admitted_on, evicted_on), ordered as ids are numbered."""
+    found: dict[str, list[tuple[Any, datetime.date, datetime.date | None]]] = {}
     for vocabulary, minimum in catalog.vocabularies().items():
         columns = [f for f in catalog.features if isinstance(f.encoding, Ids) and f.encoding.vocabulary == vocabulary]
         seen: Counter[Any] = Counter()
         admitted: dict[Any, datetime.date] = {}
+        of_key: dict[Any, set[datetime.date]] = {}
         for day in DAYS:
             for row in rows:
                 values = dict(zip(NAMES, row, strict=True))
                 if values["dt"] == day:
-                    seen.update(values[f.name] for f in columns if values[f.name] not in (None, f.default))
+                    keys = [values[f.name] for f in columns if values[f.name] not in (None, f.default)]
+                    seen.update(keys)
+                    for key in keys:
+                        of_key.setdefault(key, set()).add(day)
             for key, count in seen.items():
                 if count >= minimum:
                     admitted.setdefault(key, day + ONE_DAY)
-        found[vocabulary] = sorted(admitted.items(), key=lambda item: (item[1], item[0]))
+        numbered = sorted(admitted.items(), key=lambda item: (item[1], item[0]))
+        found[vocabulary] = [(key, on, evicted_on(on, of_key[key], eviction)) for key, on in numbered]
     return found
+
+
+def evicted_on(admitted: datetime.date, seen: set[datetime.date], eviction: Eviction | None) -> datetime.date | None:
+    if eviction is None or admitted > eviction.on:
+        return None
+    window = [eviction.on - ONE_DAY * back for back in range(1, eviction.after_days + 1)]
+    return None if seen & set(window) else eviction.on
 
 
 def test_ids_are_admitted_the_day_after_they_earned_it(frame: DataFrame, rows: list[tuple[Any, ...]]) -> None:
     tables = number(as_arrow(admissions(frame, CATALOG)), CATALOG)
     for vocabulary, expected in oracle(rows, CATALOG).items():
         table = tables[vocabulary]
-        assert list(zip(table["key"].to_pylist(), table["admitted_on"].to_pylist(), strict=True)) == expected
+        assert triples(table) == expected
         assert table["id"].to_pylist() == list(range(FIRST_KEY_ID, FIRST_KEY_ID + len(expected)))
+
+
+def triples(table: pa.Table) -> list[tuple[Any, ...]]:
+    columns = ("key", "admitted_on", "evicted_on")
+    return list(zip(*(table[name].to_pylist() for name in columns), strict=True))
+
+
+@pytest.fixture(scope="module")
+def sparse() -> list[tuple[Any, ...]]:
+    """Users and anchors that are away on one day or on two in a row, by their number."""
+    columns = [(NAMES.index("user_id"), 55), (NAMES.index("anchor_id"), 54)]
+
+    def is_there(row: tuple[Any, ...]) -> bool:
+        numbers = [row[column] >> bits for column, bits in columns]
+        today = DAYS.index(row[NAMES.index("dt")])
+        return not any(today in (n % 4, (n + n % 2) % 4) for n in numbers)
+
+    return [row for row in sample_rows(CATALOG, DAYS, per_day=200) if is_there(row)]
+
+
+@pytest.mark.parametrize(("on", "after_days"), [(2, 1), (3, 2), (3, 9)])
+def test_keys_that_no_row_of_the_days_before_had_are_evicted(
+    spark: SparkSession, sparse: list[tuple[Any, ...]], on: int, after_days: int
+) -> None:
+    eviction = Eviction(on=DAYS[on], after_days=after_days)
+    frame = sample_frame(spark, CATALOG, sparse)
+    tables = number(as_arrow(admissions(frame, CATALOG, eviction)), CATALOG)
+    for vocabulary, expected in oracle(sparse, CATALOG, eviction).items():
+        assert triples(tables[vocabulary]) == expected
+        assert tables[vocabulary]["id"].to_pylist() == list(range(FIRST_KEY_ID, FIRST_KEY_ID + len(expected)))
+    evicted = pa.compute.drop_null(tables["user"]["evicted_on"])
+    assert (len(evicted) > 0) == (after_days < 9)
+    in_use = ids_in_use(spark.createDataFrame(tables["user"].to_pylist(), USER_SCHEMA)).collect()
+    assert {row["key"]: row["id"] for row in in_use} == {
+        row["key"]: row["id"] for row in tables["user"].to_pylist() if row["evicted_on"] is None
+    }
+
+
+def test_rows_of_the_train_days_have_no_say_in_who_is_evicted(
+    spark: SparkSession, sparse: list[tuple[Any, ...]]
+) -> None:
+    """Also a key that is there again on the train days stays evicted until a later train set."""
+    eviction = Eviction(on=DAYS[2], after_days=1)
+    day, user = NAMES.index("dt"), NAMES.index("user_id")
+    before = [row for row in sparse if row[day] < eviction.on]
+    tables = [
+        number(as_arrow(admissions(sample_frame(spark, CATALOG, rows), CATALOG, eviction)), CATALOG)["user"]
+        for rows in (before, sparse)
+    ]
+    assert triples(tables[1])[: len(tables[0])] == triples(tables[0])
+    evicted = {row["key"] for row in tables[1].to_pylist() if row["evicted_on"] is not None}
+    assert evicted & {row[user] for row in sparse if row[day] >= eviction.on}
 
 
 def test_more_days_only_append_ids(frame: DataFrame) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -26,6 +27,7 @@ from jobs.page.model import (
 )
 from jobs.page.words import PASSES, STOPS, around, seconds
 from tests.jobs.page.built_facts import day, facts, run, version
+from tests.training.trainset_factory import write_trainset
 from training.verdict import Rule
 
 
@@ -152,6 +154,22 @@ def test_a_vocabulary_without_ids_has_no_share() -> None:
     (chart,) = [b for b in blocks(section(compose(facts()), "coverage")) if isinstance(b, BarChart)]
     assert {name: value for name, value, _ in chart.bars} == {"user": 0.061, "gift": 0.0, "never": None}
     assert ("never", "0", "0", "–") in chart.table.rows
+
+
+def test_evicted_keys_are_shown_beside_the_ids_of_their_vocabulary(tmp_path: Path) -> None:
+    described = write_trainset(tmp_path, rows=64, valid_rows=64, gate_rows=64)
+    fitted = tuple(
+        v.model_copy(update={"path": "file", "evicted": 1200 if v.name == "user_id" else 0})
+        for v in described.vocabularies
+    )
+    built = replace(facts(), trainset=described.model_copy(update={"vocabularies": fitted}))
+    rows = [
+        row
+        for block in blocks(section(compose(built), "coverage"))
+        if isinstance(block, DataTable)
+        for row in block.rows
+    ]
+    assert [row for row in rows if "evicted" in row[0]] == [("vocabulary user_id, evicted keys", "1,200")]
 
 
 def test_a_run_of_which_nothing_is_left_but_its_name_has_every_part_missing() -> None:
