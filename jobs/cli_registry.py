@@ -57,22 +57,45 @@ def score(
         typer.Option(parser=parse_day, metavar="YYYY-MM-DD", help="Whose vocabulary counts; each row's dt by default."),
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Rows in memory at once.")] = 8192,
+    requests: Annotated[
+        str | None, typer.Option(help="Instead of rows: user_id, room_id, ts; joined with the serving tables.")
+    ] = None,
+    serving: Annotated[
+        str | None, typer.Option(help="--requests: warehouse with the serving tables; --warehouse by default.")
+    ] = None,
+    date: Annotated[
+        datetime.date | None,
+        typer.Option(
+            "--date", "-d", parser=parse_day, metavar="YYYY-MM-DD", help="--requests: the tables' day; newest."
+        ),
+    ] = None,
+    max_age_days: Annotated[
+        int, typer.Option(min=0, help="--requests: how many days after the tables' day a request may be.")
+    ] = 0,
     warehouse: Warehouse = DEFAULT_WAREHOUSE,
     place: Place = "local",
 ) -> None:
-    """Score rows of raw features with a published model, or check it; without Spark and torch."""
-    if check != (rows is None) or check != (out is None):
-        raise typer.BadParameter("give either --check, or rows and --out")
+    """Score raw features, or (user, room, time), with a published model, or check it; without torch or Spark."""
+    given = (rows is not None) + (requests is not None) + check
+    if given != 1 or check != (out is None):
+        raise typer.BadParameter("give either --check, or --out and one of rows and --requests")
+    if requests is None and (serving is not None or date is not None or max_age_days):
+        raise typer.BadParameter("--serving, --date and --max-age-days are about --requests")
     from jobs.score import Chosen
     from jobs.score import check as check_folder
     from jobs.score import score as score_rows
 
     with people_first():
         chosen = Chosen(folder=folder, model=model, warehouse=warehouse, place=place)
-        if rows is None or out is None:
+        if out is None:
             check_folder(chosen)
-        else:
+        elif rows is not None:
             score_rows(rows, out, chosen, day=day, rows_at_once=batch)
+        elif requests is not None:
+            from jobs.score_requests import Served, score_requests
+
+            served = Served(warehouse=serving or warehouse, date=date, max_age_days=max_age_days)
+            score_requests(requests, out, chosen, served, day=day, rows_at_once=batch)
 
 
 def _registry_to_change(model: str, question: str, warehouse: str, place: str, *, yes: bool) -> Registry:

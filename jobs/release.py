@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from features.errors import DataError, Problem
 from features.manifest import TrainSet
 from features.storage import open_input, read_bytes
+from jobs.page.files import write_whole
 from training.export import export_folder
 from training.gate_conf import GateConf
 from training.gate_day import judge_folders
@@ -76,7 +77,7 @@ def release(
     export_folder(model, trainset, trainset_url, samples, card, folder)
     parity = check_parity(model, folder, samples, read_gate_rows(trainset, trainset_url))
     verdict = judge_folders(model_name, folder, registry.champion(model_name), samples, parity, gate)
-    (run_folder / VERDICT_FILE).write_text(verdict.model_dump_json(indent=1), encoding="utf-8")
+    write_whole(run_folder / VERDICT_FILE, verdict.model_dump_json(indent=1))
     version = None
     if verdict.passed:
         result = read_result(Folder(str(run_folder)))

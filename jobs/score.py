@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from features.errors import ConfError, NotReadyError, Problem
 from jobs.console import console, errors
 from jobs.settings import Settings
-from training.raw_rows import open_rows
+from training.raw_rows import Rows, open_rows
 from training.registry import Registry
 from training.scorer import MAX_EXAMPLE_DIFFERENCE, Scorer
 from training.scoring import FileScorer
@@ -60,7 +60,11 @@ def check(chosen: Chosen) -> None:
 def score(rows: str, out: Path, chosen: Chosen, *, day: datetime.date | None, rows_at_once: int) -> None:
     """Score a file, or a folder of Parquet files, after the model's examples."""
     scorer = Scorer.open(chosen.url(), examples=True)
-    source = open_rows(rows)
+    score_rows(open_rows(rows), out, scorer, day=day, rows_at_once=rows_at_once)
+
+
+def score_rows(source: Rows, out: Path, scorer: Scorer, *, day: datetime.date | None, rows_at_once: int) -> None:
+    """Score rows, and say how far it is."""
     columns = (TextColumn("score"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=errors, transient=True) as bar:
         task = bar.add_task("score", total=source.total)
@@ -68,7 +72,12 @@ def score(rows: str, out: Path, chosen: Chosen, *, day: datetime.date | None, ro
             scorer=scorer,
             rows_at_once=rows_at_once,
             day=day,
-            told=lambda line: errors.print(f"[yellow]note[/] {escape(line)}", soft_wrap=True),
+            told=note,
             advance=lambda count: bar.advance(task, count),
         ).score(source, out)
     console.print(f"[green]✓[/] {done:,} rows scored by {scorer.contents.model} → {out}", soft_wrap=True)
+
+
+def note(line: str) -> None:
+    """Something that people should know, and no error."""
+    errors.print(f"[yellow]note[/] {escape(line)}", soft_wrap=True)

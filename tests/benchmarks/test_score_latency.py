@@ -40,10 +40,13 @@ def test_figures_are_added_and_other_keys_and_cores_stay(folder: Path, tmp_path:
     for others in ({}, {"chaos": {"trials": 100}}):
         if others:
             out.write_text(json.dumps(others))
-        main(["--folder", str(folder), "--requests", "3", "--out", str(out)])
+        main(["--folder", str(folder), "--requests", "3", "--rounds", "2", "--out", str(out)])
         found = json.loads(out.read_text())
         assert {key: found[key] for key in others} == others
-        assert set(found[KEY]["100_candidates"]) == set(found[KEY]["500_candidates"]) == {"graph", "encoding"}
-        assert found[KEY]["requests"] == 3
+        assert [*found[KEY]] == ["deepfm"]
+        assert len(found[KEY]["deepfm"]) == 2
+        for measured in found[KEY]["deepfm"]:
+            assert set(measured["100_candidates"]) == set(measured["500_candidates"]) == {"graph", "encoding"}
+            assert measured["requests"] == 3
     assert os.sched_getaffinity(0) == cores
     assert [path.name for path in out.parent.iterdir()] == [out.name]
