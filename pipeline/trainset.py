@@ -159,7 +159,7 @@ class TrainSetBuilder:
             unjudged=dict(chosen.unjudged),
             splits={},
             lineage=digests,
-            seen_until=max(*days.train, *days.valid).isoformat(),
+            seen_until=max((*days.train, *days.valid)).isoformat(),
             vocabulary_from=fitted.vocabulary_from.isoformat(),
         )
 
