@@ -55,6 +55,7 @@ def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--anchor-growth", type=float, default=0.05, help="new ones a day, of those that are there")
     parser.add_argument("--drift", type=float, default=0.05, help="share of tastes that are drawn anew a day")
     parser.add_argument("--mornings", type=int, default=10, help="after the first model")
+    parser.add_argument("--first", type=int, help="of these, only so many")
     parser.add_argument("--model", default="deepfm")
     parser.add_argument("--set", nargs="+", action="extend", default=[], help="conf values of all arms")
     parser.add_argument("--name", default=INCREMENTAL, help="of the incremental arm, where it has settings of its own")
@@ -167,6 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         incremental = Way(name=options.name, settings=own, train=keys_of(options.incremental_train))
         mornings, kept = Mornings(run, options.model, steps), Kept(root / KEPT_FILE)
         dates = platform_conf.dates(run.settings.pipeline)
+        dates = dates if options.first is None else dates[: options.first + 1]
         run_arms(mornings, dates, full, incremental, options.model, kept)
     found = summary(mornings, kept, options.model, full.fingerprint, options.headline)
     found["incremental"] |= {

@@ -44,6 +44,7 @@ from training.published import MANIFEST_FILE
 from training.result import MODEL_FILE, load_model
 from training.scorer import Scorer
 
+WARM_UP = "warm-up"
 PREDICTIONS = "predictions-gate.parquet"
 
 
@@ -103,6 +104,7 @@ class Mornings:
 
     def __init__(self, run: Run, model: str, steps: Steps) -> None:
         self._run, self._model, self._steps = run, model, steps
+        self._is_warm = False
         self._warehouse = run.context.warehouse
         self._runs = run.settings.runs_folder(self._warehouse.url)
 
@@ -151,6 +153,9 @@ class Mornings:
 
     def _retrain(self, way: Way, date: datetime.date, plan: RetrainPlan) -> ArmDay:
         context = replace(self._run.context, conf=way.settings.pipeline)
+        if not self._is_warm:  # the first train set of a JVM pays for loading and compiling its classes
+            build(context, way.settings, replace(plan, name=WARM_UP), self._steps)
+            self._is_warm = True
         making, training = Meter(), Meter()
         with making.running():
             trainset, root = build(context, way.settings, plan, self._steps)
