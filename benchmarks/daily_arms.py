@@ -13,19 +13,17 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from benchmarks.incremental_gap import NEVER, ArmDay
+from benchmarks.process_meter import Meter
 from features.manifest import GROUP_COLUMN, ROW_ID_COLUMN, TrainSet, label_column, mask_column
 from jobs.console import Steps
 from jobs.open_run import Run
@@ -69,34 +67,6 @@ class Way:
             self.train, sort_keys=True
         )
         return hashlib.sha256(content.encode()).hexdigest()[:12]
-
-
-class Meter:
-    """Wall and processor seconds of this process and all below it, Spark's JVM and the ranks among them."""
-
-    def __init__(self) -> None:
-        self.seconds = self.cpu_seconds = 0.0
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """Adds what passes inside."""
-        started, cpu = time.perf_counter(), _cpu_seconds()
-        yield
-        self.seconds += time.perf_counter() - started
-        self.cpu_seconds += _cpu_seconds() - cpu
-
-
-def _cpu_seconds() -> float:
-    """Those that have ended are in the times of whoever waited for them."""
-    own = psutil.Process()
-    total = 0.0
-    for process in (own, *own.children(recursive=True)):
-        try:
-            times = process.cpu_times()
-        except psutil.NoSuchProcess:
-            continue
-        total += times.user + times.system + times.children_user + times.children_system
-    return total
 
 
 class Mornings:
