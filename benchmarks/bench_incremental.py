@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import math
 import os
 import platform
 from collections.abc import Sequence
@@ -30,18 +31,19 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.changing_platform import PlatformConf, prepare
-from benchmarks.daily_arms import Mornings, Way, as_judged, merged
+from benchmarks.changing_platform import PlatformConf, prepare, prepared
+from benchmarks.daily_arms import Mornings, Way, as_judged, merged, scores_file
 from benchmarks.gate_trials import OPERATIONS_FILE, merge_into
 from benchmarks.incremental_gap import FULL, INCREMENTAL, NEVER, ArmDay, Kept, Pair, costs, gap_interval, gaps
 from benchmarks.incremental_picture import days_picture
 from jobs.console import Steps
+from jobs.evaluate import settings_of
 from jobs.open_run import open_run, session
-from jobs.settings import Settings
-from pipeline.sources.report import SourceFacts
+from pipeline.tables import Warehouse
 from training.bootstrap import Judged
 
 KEPT_FILE, PICTURE_FILE = "arms.jsonl", "incremental.svg"
+COST_SHOWN = ("seconds", "cpu_seconds", "trained_rows")
 console = Console(highlight=False)
 
 
@@ -115,28 +117,28 @@ def run_arms(
         console.print(f"{date}: {told}", soft_wrap=True)
 
 
-def figures_of(mornings: Mornings, kept: Kept, name: str, model: str, fingerprint: str) -> dict[str, Any]:
+def figures_of(runs: Path, kept: Kept, name: str, model: str, fingerprint: str) -> dict[str, Any]:
     """Gap and cost of an arm against the full retrains with this fingerprint."""
     other = kept.newest(name, model)
     full = [same for one in other if (same := kept.find(FULL, one.date, model, fingerprint)) is not None]
-    pairs = [Pair(full=_judged(mornings, FULL, one), other=_judged(mornings, name, one)) for one in other]
+    pairs = [Pair(full=_judged(runs, FULL, one), other=_judged(runs, name, one)) for one in other]
     interval = gap_interval(pairs)
     gap = gaps(full, other) | {"interval": interval.model_dump() if interval else None}
     return {"gap": gap} if name == NEVER else {"gap": gap, "cost": costs(full, other)}
 
 
-def _judged(mornings: Mornings, arm: str, one: ArmDay) -> Judged:
-    return as_judged(pq.read_table(mornings.scores(arm, one.date)))
+def _judged(runs: Path, arm: str, one: ArmDay) -> Judged:
+    return as_judged(pq.read_table(scores_file(runs, one.model, arm, one.date)))
 
 
-def summary(mornings: Mornings, kept: Kept, model: str, fingerprint: str, headline: str) -> dict[str, Any]:
+def summary(runs: Path, kept: Kept, model: str, fingerprint: str, headline: str) -> dict[str, Any]:
     """What goes into operations.json, of all incremental arms that were tried."""
     names = list(dict.fromkeys(one.arm for one in kept.records if one.arm not in (FULL, NEVER) and one.model == model))
-    of_arms = {name: figures_of(mornings, kept, name, model, fingerprint) for name in [*names, NEVER]}
+    of_arms = {name: figures_of(runs, kept, name, model, fingerprint) for name in [*names, NEVER]}
     chosen = of_arms[headline]
     return {
         "incremental_auc_gap": chosen["gap"]["mean"],
-        "incremental_cost": chosen["cost"]["seconds"],
+        "incremental_cost": chosen["cost"]["share"]["seconds"],
         "incremental": {
             "model": model,
             "arms": of_arms,
@@ -157,20 +159,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     root = options.out.resolve() / "incremental" / platform_conf.name
     root.mkdir(parents=True, exist_ok=True)
-    warehouse, steps = str(root / "warehouse"), Steps()
-    with session("bench-incremental", warehouse, "local", options.set) as spark:
-        made = prepare(spark, root, platform_conf, options.set, steps)
-        if options.prepare:
-            return
-        run = open_run(spark, warehouse, "local", options.set)
-        full = Way(name=FULL, settings=run.settings)
-        own = _settings([*options.set, *options.incremental_set], run.facts)
-        incremental = Way(name=options.name, settings=own, train=keys_of(options.incremental_train))
-        mornings, kept = Mornings(run, options.model, steps), Kept(root / KEPT_FILE)
-        dates = platform_conf.dates(run.settings.pipeline)
-        dates = dates if options.first is None else dates[: options.first + 1]
-        run_arms(mornings, dates, full, incremental, options.model, kept)
-    found = summary(mornings, kept, options.model, full.fingerprint, options.headline)
+    made = work(options, platform_conf, root)
+    if options.prepare:
+        return
+    full, _ = ways_of(options, root)
+    runs, kept = full.settings.runs_folder(str(root / "warehouse")), Kept(root / KEPT_FILE)
+    found = summary(runs, kept, options.model, full.fingerprint, options.headline)
     found["incremental"] |= {
         "platform": vars(platform_conf),
         "conf": options.set,
@@ -179,12 +173,46 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     merge_into(options.out / OPERATIONS_FILE, found)
     aucs = aucs_of(kept, options.headline, options.model)
-    (options.out / PICTURE_FILE).write_text(days_picture(aucs, run.settings.pipeline.tasks.main), encoding="utf-8")
+    (options.out / PICTURE_FILE).write_text(days_picture(aucs, full.settings.pipeline.tasks.main), encoding="utf-8")
     show(found, aucs)
 
 
-def _settings(overrides: Sequence[str], facts: SourceFacts | None) -> Settings:
-    return Settings.load("local", overrides, facts)
+def ways_of(options: argparse.Namespace, root: Path) -> tuple[Way, Way]:
+    """The two arms that train, with conf as a retrain of this warehouse has it."""
+    warehouse = Warehouse(str(root / "warehouse"))
+    settings, _ = settings_of(warehouse, "local", options.set)
+    own, _ = settings_of(warehouse, "local", [*options.set, *options.incremental_set])
+    return (
+        Way(name=FULL, settings=settings),
+        Way(name=options.name, settings=own, train=keys_of(options.incremental_train)),
+    )
+
+
+def work(options: argparse.Namespace, platform_conf: PlatformConf, root: Path) -> dict[str, float]:
+    """Prepare the platform and run the arms; Spark starts only if something is not done yet."""
+    full, incremental = ways_of(options, root)
+    dates, kept = platform_conf.dates(full.settings.pipeline), Kept(root / KEPT_FILE)
+    dates = dates if options.first is None else dates[: options.first + 1]
+    made = prepared(root, platform_conf, full.settings.pipeline)
+    is_done = all(
+        kept.find(arm, date, options.model, fingerprint) is not None
+        for arm, fingerprint in (
+            (FULL, full.fingerprint),
+            (incremental.name, incremental.fingerprint),
+            (NEVER, full.fingerprint),
+        )
+        for date in dates[1:]
+    )
+    if made is not None and (options.prepare or is_done):
+        return made
+    warehouse, steps = str(root / "warehouse"), Steps()
+    with session("bench-incremental", warehouse, "local", options.set) as spark:
+        made = prepare(spark, root, platform_conf, options.set, steps)
+        if not options.prepare:
+            full, incremental = ways_of(options, root)  # now that the source says its tasks
+            mornings = Mornings(open_run(spark, warehouse, "local", options.set), options.model, steps)
+            run_arms(mornings, dates, full, incremental, options.model, kept)
+    return made
 
 
 def aucs_of(kept: Kept, headline: str, model: str) -> dict[str, list[float]]:
@@ -219,7 +247,7 @@ def show(found: dict[str, Any], aucs: dict[str, list[float]]) -> None:
         between = gap["interval"]
         spread = "–".join(f"{value:+.4f}" for value in gap["range"])
         interval = f"{between['low']:+.4f}–{between['high']:+.4f}" if between else ""
-        of_full = [f"{cost[part]:.2f}" for part in ("seconds", "cpu_seconds", "trained_rows")] if cost else ["", "", ""]
+        of_full = [f"{cost['share'].get(part, math.nan):.2f}" for part in COST_SHOWN] if cost else [""] * 3
         table.add_row(name, f"{gap['mean']:+.4f}", spread, interval, *of_full)
     console.print(table)
 

@@ -71,15 +71,26 @@ class PlatformConf:
         return day_range(full_retrain_days(dates[0], conf).fit[0], full_retrain_days(dates[-1], conf).gate)
 
 
+def prepared(root: Path, platform: PlatformConf, conf: PipelineConf) -> dict[str, float] | None:
+    """What `prepare` has done below `root`, if it has."""
+    kept = _kept_file(root, platform.days(conf))
+    if not kept.is_file():
+        return None
+    found: dict[str, float] = json.loads(kept.read_text(encoding="utf-8"))
+    return found
+
+
+def _kept_file(root: Path, days: int) -> Path:
+    return root / f"{days}-{PREPARED_FILE}"
+
+
 def prepare(
     spark: SparkSession, root: Path, platform: PlatformConf, overrides: Sequence[str], steps: Steps
 ) -> dict[str, float]:
     """Raw logs, their truth and the samples below `root`, unless they are there; seconds and rows of each part."""
-    conf = Settings.load("local", overrides).pipeline
-    kept, warehouse = root / f"{platform.days(conf)}-{PREPARED_FILE}", str(root / "warehouse")
-    if kept.is_file():
-        found: dict[str, float] = json.loads(kept.read_text(encoding="utf-8"))
-        return found
+    conf, warehouse = Settings.load("local", overrides).pipeline, str(root / "warehouse")
+    if (done := prepared(root, platform, conf)) is not None:
+        return done
     days = platform.days(conf)
     options = IngestOptions(
         truth=str(root / "truth"),
@@ -101,5 +112,5 @@ def prepare(
         step.rows = runs[-1].result.rows
         sampled = time.monotonic() - started
     found = {"days": days, "rows": ingested.rows["truth"], "simulate_s": simulated, "samples_s": sampled}
-    kept.write_text(json.dumps(found), encoding="utf-8")
+    _kept_file(root, days).write_text(json.dumps(found), encoding="utf-8")
     return found

@@ -117,10 +117,6 @@ class Mornings:
             judged_rows=len(rows),
         )
 
-    def scores(self, arm: str, date: datetime.date) -> Path:
-        """Scores of an arm on its gate day: row_id, group, score, label, weight, ascending by row_id."""
-        return self._runs / "scores" / self._model / f"{arm}-{date}.parquet"
-
     def _retrain(self, way: Way, date: datetime.date, plan: RetrainPlan) -> ArmDay:
         context = replace(self._run.context, conf=way.settings.pipeline)
         if not self._is_warm:  # the first train set of a JVM pays for loading and compiling its classes
@@ -179,7 +175,7 @@ class Mornings:
     def _keep_scores(self, arm: str, date: datetime.date, rows: pa.Table) -> float:
         """Write the judged rows; their AUC."""
         judged = rows.filter(pc.greater(rows["weight"], 0)).sort_by(ROW_ID_COLUMN)
-        target = self.scores(arm, date)
+        target = scores_file(self._runs, self._model, arm, date)
         target.parent.mkdir(parents=True, exist_ok=True)
         written = target.with_suffix(".tmp")
         pq.write_table(judged, written)
@@ -187,8 +183,17 @@ class Mornings:
         return auc(as_judged(judged))
 
 
+def scores_file(runs: Path, model: str, arm: str, date: datetime.date) -> Path:
+    """Scores of an arm on its gate day: row_id, group, score, label, weight, ascending by row_id.
+
+    Args:
+        runs: folder of the trainings.
+    """
+    return runs / "scores" / model / f"{arm}-{date}.parquet"
+
+
 def as_judged(scores: pa.Table) -> Judged:
-    """Rows as `Mornings.scores` keeps them."""
+    """Rows as `scores_file` has them."""
     return Judged.of(*(scores[name].to_numpy() for name in ("score", "label", "weight", GROUP_COLUMN)))
 
 

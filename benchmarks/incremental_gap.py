@@ -32,7 +32,8 @@ class ArmDay(Frozen):
         trainset: name of the train set, of which the training has the name too; of the arm `never` its only one.
         auc: of the main task.
         train_rows: of the train split; a training goes over them `epochs` times.
-        trainset_s, training_s: wall seconds; trainset_cpu_s, training_cpu_s: of all processors.
+        trainset_s, training_s: wall seconds; trainset_cpu_s, training_cpu_s: of all processors; None: not
+            measured.
         ids_added: vocabulary → ids that a warm start added.
     """
 
@@ -47,9 +48,9 @@ class ArmDay(Frozen):
     train_rows: int = 0
     epochs: int = 0
     trainset_s: float = 0.0
-    trainset_cpu_s: float = 0.0
+    trainset_cpu_s: float | None = None
     training_s: float = 0.0
-    training_cpu_s: float = 0.0
+    training_cpu_s: float | None = None
     ids_added: Mapping[str, int] = Field(default_factory=dict)
 
     @property
@@ -58,8 +59,10 @@ class ArmDay(Frozen):
         return self.trainset_s + self.training_s
 
     @property
-    def cpu_seconds(self) -> float:
-        """Processor seconds of train set and training."""
+    def cpu_seconds(self) -> float | None:
+        """Processor seconds of train set and training; None: not measured."""
+        if self.trainset_cpu_s is None or self.training_cpu_s is None:
+            return None
         return self.trainset_cpu_s + self.training_cpu_s
 
     @property
@@ -151,23 +154,22 @@ def gaps(full: Iterable[ArmDay], other: Iterable[ArmDay]) -> dict[str, Any]:
     return {"mean": statistics.fmean(found), "range": [min(found), max(found)], "by_morning": found}
 
 
+FIGURES = ("seconds", "trainset_s", "training_s", "cpu_seconds", "trainset_cpu_s", "training_cpu_s", "trained_rows")
+
+
 def costs(full: Sequence[ArmDay], other: Sequence[ArmDay]) -> dict[str, Any]:
-    """What the other arm costs, as a share of the full retrains: all mornings together."""
+    """What the other arm costs as a share of the full retrains, all mornings together, and the median of each arm.
 
-    def share(figure: str) -> float:
-        whole: float = sum(getattr(one, figure) for one in full)
-        return float(sum(getattr(one, figure) for one in other)) / whole
-
+    A figure is of the mornings on which both arms have it; without any it is left out.
+    """
+    found: dict[str, Any] = {"share": {}, "median": {one[0].arm: {} for one in (full, other)}, "mornings": {}}
+    for figure in FIGURES:
+        both = [(getattr(a, figure), getattr(b, figure)) for a, b in zip(full, other, strict=True)]
+        both = [pair for pair in both if None not in pair]
+        if both:
+            found["mornings"][figure] = len(both)
+            found["share"][figure] = sum(b for _, b in both) / sum(a for a, _ in both)
+            found["median"][full[0].arm][figure] = statistics.median(a for a, _ in both)
+            found["median"][other[0].arm][figure] = statistics.median(b for _, b in both)
     by_morning = [b.seconds / a.seconds for a, b in zip(full, other, strict=True)]
-    return {
-        "seconds": share("seconds"),
-        "range": [min(by_morning), max(by_morning)],
-        **{figure: share(figure) for figure in ("cpu_seconds", "trained_rows", "trainset_s", "training_s")},
-        "median_seconds": {
-            arm[0].arm: {part: statistics.median(getattr(one, part) for one in arm) for part in PARTS}
-            for arm in (full, other)
-        },
-    }
-
-
-PARTS = ("trainset_s", "training_s", "trainset_cpu_s", "training_cpu_s", "trained_rows")
+    return {**found, "range": [min(by_morning), max(by_morning)]}

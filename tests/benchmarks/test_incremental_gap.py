@@ -44,58 +44,29 @@ def test_arms_of_a_morning_are_judged_on_one_day() -> None:
         gaps([record(FULL, 0)], [record(INCREMENTAL, 0, judged_on=DAY - 3 * ONE)])
 
 
-def test_costs_are_sums_over_all_mornings() -> None:
-    full = [
-        record(
-            FULL,
-            0,
-            trainset_s=30.0,
-            training_s=70.0,
-            trainset_cpu_s=60.0,
-            training_cpu_s=140.0,
-            train_rows=1000,
-            epochs=3,
-        ),
-        record(
-            FULL,
-            1,
-            trainset_s=50.0,
-            training_s=50.0,
-            trainset_cpu_s=60.0,
-            training_cpu_s=140.0,
-            train_rows=1000,
-            epochs=2,
-        ),
-    ]
-    other = [
-        record(
-            INCREMENTAL,
-            0,
-            trainset_s=10.0,
-            training_s=10.0,
-            trainset_cpu_s=5.0,
-            training_cpu_s=5.0,
-            train_rows=100,
-            epochs=1,
-        ),
-        record(
-            INCREMENTAL,
-            1,
-            trainset_s=10.0,
-            training_s=20.0,
-            trainset_cpu_s=5.0,
-            training_cpu_s=5.0,
-            train_rows=150,
-            epochs=1,
-        ),
-    ]
+def cost(arm: str, number: int, trainset: float, training: float, cpu: float | None, rows: int, epochs: int) -> ArmDay:
+    cpus = {"trainset_cpu_s": cpu, "training_cpu_s": cpu and 2 * cpu}
+    return record(
+        arm, number, trainset_s=trainset, training_s=training, train_rows=rows, epochs=epochs, **cpus
+    )  # fmt: skip
+
+
+def test_costs_are_sums_over_the_mornings_that_have_them() -> None:
+    full = [cost(FULL, 0, 30, 70, None, 1000, 3), cost(FULL, 1, 50, 50, 100.0, 1000, 2)]
+    other = [cost(INCREMENTAL, 0, 10, 10, 7.0, 100, 1), cost(INCREMENTAL, 1, 10, 20, 20.0, 150, 1)]
     found = costs(full, other)
-    assert found["seconds"] == pytest.approx(50 / 200)
-    assert found["range"] == [pytest.approx(0.2), pytest.approx(0.3)]
-    assert found["cpu_seconds"] == pytest.approx(20 / 400)
-    assert found["trained_rows"] == pytest.approx(250 / 5000)
-    assert (found["trainset_s"], found["training_s"]) == (pytest.approx(20 / 80), pytest.approx(30 / 120))
-    assert found["median_seconds"][INCREMENTAL]["training_s"] == 15.0
+    shares = {"seconds": 50 / 200, "trainset_s": 20 / 80, "training_s": 30 / 120, "trained_rows": 250 / 5000}
+    of_one_morning = {"cpu_seconds": 60 / 300, "trainset_cpu_s": 20 / 100, "training_cpu_s": 40 / 200}
+    assert found["share"] == pytest.approx(shares | of_one_morning)
+    assert found["mornings"] == dict.fromkeys(shares, 2) | dict.fromkeys(of_one_morning, 1)
+    assert found["range"] == pytest.approx([20 / 100, 30 / 100])
+    assert found["median"][INCREMENTAL]["training_s"] == 15.0
+    assert found["median"][FULL]["cpu_seconds"] == 300.0
+
+
+def test_what_nobody_measured_is_left_out() -> None:
+    found = costs([cost(FULL, 0, 30, 70, None, 1000, 3)], [cost(INCREMENTAL, 0, 10, 10, None, 100, 1)])
+    assert set(found["share"]) == {"seconds", "trainset_s", "training_s", "trained_rows"}
 
 
 def judged(rng: np.random.Generator, rows: int, noise: float, group: Any, label: Any) -> Judged:
