@@ -85,6 +85,11 @@ bench-gate:  ## How often the gate is wrong: planted candidates, twins, worse on
 	$(set_up)
 	@$(BIN)/python -m benchmarks.gate_trials $(ARGS)
 
+.PHONY: bench-incremental
+bench-incremental:  ## What incremental retrains lose and cost beside full ones, on ten mornings → build/bench/operations.json (ARGS="--help")
+	$(set_up)
+	@$(BIN)/python -m benchmarks.bench_incremental --set days.train=14 $(ARGS)
+
 .PHONY: bench-train
 bench-train:  ## What a training step costs, beside the peers' → build/bench/train.json (DEVICE=cuda; ARGS="--help" for sizes)
 	$(set_up)

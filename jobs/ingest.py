@@ -26,18 +26,22 @@ class IngestOptions:
     Attributes:
         data: folder of a dataset.
         truth: folder for the simulator's true probabilities; outside the warehouse.
-        impressions, users, days: size of the simulation; users follow from the others unless told.
+        impressions, users, anchors, days: size of the simulation; users and anchors follow from the others unless told.
         from_day, to_day: simulated days to write, counted from 0; the end is not written.
+        anchor_growth, drift: how the simulated platform changes; see SimulationConf.
     """
 
     data: str | None = None
     truth: str | None = None
     impressions: int = 300_000
     users: int | None = None
+    anchors: int | None = None
     days: int | None = None
     seed: int = 20250301
     from_day: int = 0
     to_day: int | None = None
+    anchor_growth: float | None = None
+    drift: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,10 +71,13 @@ def ingest_simulate(spark: SparkSession, options: IngestOptions, warehouse: str)
     conf = simulate.SimulationConf(
         impressions=options.impressions,
         users=options.users,
+        anchors=options.anchors,
         days=days,
         seed=options.seed,
         from_day=options.from_day,
         to_day=options.to_day,
+        anchor_growth=options.anchor_growth,
+        drift=options.drift,
     )
     rows = simulate.simulate(spark, conf, warehouse, options.truth or f"{warehouse.rstrip('/')}-truth")
     last = conf.start + datetime.timedelta(days=(options.to_day or days) - 1)

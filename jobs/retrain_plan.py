@@ -68,10 +68,25 @@ def plan_retrain(kind: Kind, date: datetime.date, warehouse: Warehouse, settings
     from training.registry import Registry  # brings MLflow, which the data side of a full retrain does without
 
     cards = champion_cards(Registry.open(*settings.tracking(warehouse.url)), settings.training.models)
+    return incremental_plan(date, cards, warehouse, settings)
+
+
+def incremental_plan(
+    date: datetime.date, cards: Mapping[str, Card], warehouse: Warehouse, settings: Settings
+) -> RetrainPlan:
+    """An incremental retrain that starts from models with these cards.
+
+    Args:
+        cards: model → model.json of its start.
+
+    Raises:
+        NotReadyError: no new mature day is left beside the gate day.
+        DataError: the models were trained on different train sets.
+    """
     previous, champion = _champion_trainset(cards, warehouse)
     days = incremental_days(date, champion, settings.pipeline)
     return RetrainPlan(
-        name=trainset_name(kind, date),
+        name=trainset_name("incremental", date),
         days=days,
         samples=(*days.train, days.gate),
         previous=previous,

@@ -170,7 +170,7 @@ class TrainSetBuilder:
             unjudged=dict(chosen.unjudged),
             splits={},
             lineage=digests,
-            seen_until=max(*days.train, *days.valid).isoformat(),
+            seen_until=max((*days.train, *days.valid)).isoformat(),
             vocabulary_from=fitted.vocabulary_from.isoformat(),
             trained_from=continued.first_trained if continued else days.train[0].isoformat(),
             evict_after_days=self._conf.days.evict_after_days if continued else None,

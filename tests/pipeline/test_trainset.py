@@ -127,6 +127,19 @@ def test_a_lender_keeps_booster_and_normaliser(
     assert (borrowed.leaves, borrowed.dense) == (built[0].leaves, built[0].dense)
 
 
+def test_one_new_day_is_enough(spark: SparkSession, warehouse: Warehouse, built: tuple[TrainSet, str]) -> None:
+    """What an incremental retrain has on most mornings: a single train day, and none to validate on."""
+    day = TrainDays(fit=tuple(DAYS[:4]), train=(DAYS[4],), valid=(), gate=DAYS[5])
+    trainset, _ = TrainSetBuilder(spark, warehouse, CATALOG, CONF, "test").build("next", day, "one", warm=True)
+    assert trainset.seen_until == DAYS[4].isoformat()
+    assert {split: part.rows for split, part in trainset.splits.items()} == {
+        "train": PER_DAY,
+        "valid": 0,
+        "gate": PER_DAY,
+    }
+    assert trainset.tasks == built[0].tasks
+
+
 def test_downsampled_negatives_weigh_their_rate_and_are_counted(spark: SparkSession, warehouse: Warehouse) -> None:
     conf = CONF.model_copy(update={"downsample": CONF.downsample.model_copy(update={"impressions": 0.5})})
     trainset = build(spark, warehouse, "three", conf)

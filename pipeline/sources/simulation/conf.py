@@ -36,6 +36,8 @@ class SimulationConf(BaseModel):
         zone: the business time zone that cuts the days.
         users, anchors: how many exist before the first day; follow from `impressions / days` if not given.
         daily_growth: new users and anchors per day, as a share of those before the first day.
+        anchor_growth: new anchors per day, as a share of those signed by then, instead of `daily_growth`.
+        drift: share of tastes (user × category) that are drawn anew on each day; at 0 interests stay for ever.
         late_share: impressions and actions that arrive one or two days after they happened.
         orphan_share: actions without an impression_id.
         profileless_share: users who never get a row in the users table.
@@ -54,6 +56,8 @@ class SimulationConf(BaseModel):
     users: int | None = Field(default=None, ge=1, le=MAX_USERS // 2)
     anchors: int | None = Field(default=None, ge=1, le=MAX_ANCHORS // 2)
     daily_growth: float = Field(default=0.005, ge=0.0, le=0.1)
+    anchor_growth: float | None = Field(default=None, ge=0.0, le=0.2)
+    drift: float = Field(default=0.0, ge=0.0, le=1.0)
     late_share: float = Field(default=0.02, ge=0.0, le=1.0)
     orphan_share: float = Field(default=0.03, ge=0.0, le=1.0)
     profileless_share: float = Field(default=0.05, ge=0.0, le=1.0)
@@ -78,9 +82,7 @@ class SimulationConf(BaseModel):
                 f"{per_user:.1f} impressions per user and day exceed {_MAX_DAILY_IMPRESSIONS_PER_USER}: raise users"
             )
         if self.users_by(self.end_day) > MAX_USERS or self.anchors_by(self.end_day) > MAX_ANCHORS:
-            raise ValueError(
-                f"more than {MAX_USERS} users or anchors by day {self.end_day}: lower daily_growth or days"
-            )
+            raise ValueError(f"more than {MAX_USERS} users or anchors by day {self.end_day}: lower growth or days")
         return self
 
     @property
@@ -110,7 +112,7 @@ class SimulationConf(BaseModel):
 
     @property
     def new_anchors(self) -> int:
-        """Anchors who sign on each day."""
+        """Anchors who sign on each day, by `daily_growth`."""
         return max(1, round(self.first_anchors * self.daily_growth))
 
     def users_by(self, end_day: int) -> int:
@@ -119,7 +121,16 @@ class SimulationConf(BaseModel):
 
     def anchors_by(self, end_day: int) -> int:
         """Anchors signed before day index `end_day`."""
-        return self.first_anchors + self.new_anchors * end_day
+        return self.anchor_counts(end_day)[-1]
+
+    def anchor_counts(self, end_day: int) -> list[int]:
+        """How many have signed before each day index 0..end_day, [end_day + 1]; at least one does on every day."""
+        counts = [self.first_anchors]
+        for _ in range(end_day):
+            there = counts[-1]
+            new = self.new_anchors if self.anchor_growth is None else max(1, round(there * self.anchor_growth))
+            counts.append(min(there + new, MAX_ANCHORS + 1))
+        return counts
 
     def date_of(self, day: int) -> date:
         return self.start + timedelta(days=day)

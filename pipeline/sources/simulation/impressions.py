@@ -13,6 +13,7 @@ from pyspark.sql import functions as F
 from pipeline.sources.simulation import world
 from pipeline.sources.simulation.chance import Chance, logistic
 from pipeline.sources.simulation.conf import SimulationConf
+from pipeline.sources.simulation.population import interests
 from pipeline.sources.simulation.rooms import EVERY_CATEGORY, MICROS, SLOT, heat, shard_count, whole_units
 
 LOGIT_PARTS = (
@@ -71,9 +72,11 @@ def _sessions(users: DataFrame, days: DataFrame, conf: SimulationConf) -> DataFr
     mean_visits = conf.daily_impressions / (conf.first_users * growth * world.MEAN_SESSION_LENGTH)
     in_slot = F.col("activity") * (mean_visits / world.SESSION_SLOTS)
     number = F.shiftleft(F.shiftleft(user, _DAY_BITS) + F.col("day"), _SESSION_BITS) + F.col("visit")
+    present = users.join(F.broadcast(days), F.col("arrival_day") <= F.col("day"), "inner")
+    if conf.drift > 0.0:
+        present = present.withColumn("interests", interests(conf, F.col("day")))
     visits = (
-        users.join(F.broadcast(days), F.col("arrival_day") <= F.col("day"), "inner")
-        .withColumn(
+        present.withColumn(
             "visit", F.explode(F.sequence(F.lit(0).cast("bigint"), F.lit(world.SESSION_SLOTS - 1).cast("bigint")))
         )
         .withColumn("session", number)

@@ -24,20 +24,18 @@ def calendar(spark: SparkSession, conf: SimulationConf, first: int, end: int) ->
 def users(spark: SparkSession, conf: SimulationConf) -> DataFrame:
     """One row per user ever registered before `end_day`: profile, activity, interests (category indices, awake or not).
 
-    Interests are the k smallest of exponential draws with the categories' weights as rates, i.e. a weighted draw
-    without replacement (Efraimidis and Spirakis 2006).
+    Where tastes drift, these are the interests of the first day; see `interests`.
     """
     chance = Chance(seed=conf.seed)
     user = F.col("user")
     gender = chance.below("user gender", len(_GENDERS), user)
-    count = world.MIN_INTERESTS + chance.below("interest count", world.MAX_INTERESTS - world.MIN_INTERESTS + 1, user)
     return (
         spark.range(conf.users_by(conf.end_day))
         .withColumnRenamed("id", "user")
         .withColumn("gender_index", gender)
-        .withColumn("ranked", F.array_sort(F.array(*_interest_draws(chance))))
         .select(
             user,
+            "gender_index",
             chance.permuted_id("user", user).alias("user_id"),
             _arrival_day(
                 user, conf.first_users, conf.new_users, chance.below("user age on platform", _YEARS_BEFORE, user)
@@ -48,11 +46,24 @@ def users(spark: SparkSession, conf: SimulationConf) -> DataFrame:
             (16 + chance.below("user age", 25, user) + chance.below("user age 2", 25, user)).cast("int").alias("age"),
             (~chance.happens("profileless", conf.profileless_share, user)).alias("has_profile"),
             _log_normal(chance.normal("activity", user), world.ACTIVITY_SPREAD).alias("activity"),
-            F.transform(F.slice("ranked", F.lit(1), count.cast("int")), lambda pair: pair["category"]).alias(
-                "interests"
-            ),
+            interests(conf, F.lit(0)).alias("interests"),
         )
     )
+
+
+def interests(conf: SimulationConf, day: Column) -> Column:
+    """A user's interests on a day index, as category indices; needs the columns user and gender_index.
+
+    1. every category waits for an exponential time, its weight as rate; the k shortest waits are a weighted draw
+       without replacement (Efraimidis and Spirakis 2006)
+    2. tastes drift: each (user, category) draws its wait anew every 1 / drift days, from a phase of its own. Of all
+       users together the share `drift` of the waits is new on each day, and the law of the interests stays what it was
+    """
+    chance = Chance(seed=conf.seed)
+    user = F.col("user")
+    count = world.MIN_INTERESTS + chance.below("interest count", world.MAX_INTERESTS - world.MIN_INTERESTS + 1, user)
+    ranked = F.array_sort(F.array(*_waits(chance, conf.drift, day)))
+    return F.transform(F.slice(ranked, F.lit(1), count.cast("int")), lambda pair: pair["category"])
 
 
 def anchors(spark: SparkSession, conf: SimulationConf) -> DataFrame:
@@ -67,12 +78,7 @@ def anchors(spark: SparkSession, conf: SimulationConf) -> DataFrame:
         .select(
             anchor,
             chance.permuted_id("anchor", anchor).alias("anchor_id"),
-            _arrival_day(
-                anchor,
-                conf.first_anchors,
-                conf.new_anchors,
-                chance.below("anchor age on platform", _YEARS_BEFORE, anchor),
-            ),
+            _signing_day(conf, chance.below("anchor age on platform", _YEARS_BEFORE, anchor)),
             _choice(_GENDERS, chance.below("anchor gender", len(_GENDERS), anchor)).alias("gender"),
             _choice(_CITIES, chance.below("anchor city", len(_CITIES), anchor)).alias("city"),
             (18 + chance.below("anchor age", 30, anchor)).cast("int").alias("age"),
@@ -110,19 +116,37 @@ def anchor_snapshots(everyone: DataFrame, days: DataFrame) -> DataFrame:
     )
 
 
-def _interest_draws(chance: Chance) -> list[Column]:
+def _waits(chance: Chance, drift: float, day: Column) -> list[Column]:
     draws = []
     for index, (_, weight) in enumerate(world.CATEGORIES):
         category = F.lit(index).cast("bigint")
         tilt = F.exp(chance.normal("gender tilt", F.col("gender_index"), category) * world.GENDER_TILT)
-        wait = -F.log(chance.uniform("interest", F.col("user"), category)) / (tilt * weight)
+        wait = -F.log(_taste(chance, drift, day, F.col("user"), category)) / (tilt * weight)
         draws.append(F.struct(wait.alias("wait"), category.alias("category")))
     return draws
+
+
+def _taste(chance: Chance, drift: float, day: Column, user: Column, category: Column) -> Column:
+    """The uniform draw behind a wait: of the (user, category), and once it has drifted, of its version too."""
+    first = chance.uniform("interest", user, category)
+    if drift == 0.0:
+        return first
+    version = F.floor(day * drift + chance.uniform("drift phase", user, category))
+    return F.when(version == 0, first).otherwise(chance.uniform("drifted interest", user, category, version))
 
 
 def _arrival_day(number: Column, first: int, per_day: int, days_before: Column) -> Column:
     later = F.floor((number - first) / F.lit(per_day))
     return F.when(number < first, -1 - days_before).otherwise(later).alias("arrival_day")
+
+
+def _signing_day(conf: SimulationConf, days_before: Column) -> Column:
+    number = F.col("anchor")
+    if conf.anchor_growth is None:
+        return _arrival_day(number, conf.first_anchors, conf.new_anchors, days_before)
+    passed = F.filter(F.lit(conf.anchor_counts(conf.end_day)), lambda count: count <= number)
+    later = (F.size(passed) - 1).cast("bigint")
+    return F.when(number < conf.first_anchors, -1 - days_before).otherwise(later).alias("arrival_day")
 
 
 def _choice(names: tuple[str, ...], index: Column) -> Column:

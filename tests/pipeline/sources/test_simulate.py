@@ -13,9 +13,13 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
+from pyspark.sql import functions as F
 from sklearn.metrics import roc_auc_score
 
 from pipeline.sources.simulate import SimulationConf, simulate
+from pipeline.sources.simulation.population import interests
+from pipeline.sources.simulation.population import users as users_of
+from pipeline.sources.simulation.world import CATEGORIES
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -36,6 +40,8 @@ ZONE = "Asia/Shanghai"
 WORLD = SimulationConf(impressions=70_000, days=7)
 # A zone whose second day has 23 hours, while the session's zone is another one.
 SMALL = SimulationConf(impressions=10_000, days=3, start=date(2025, 3, 8), zone="America/New_York", anchors=150)
+# Interests that change fast, and more and more anchors.
+CHANGING = SMALL.model_copy(update={"drift": 0.3, "anchor_growth": 0.05})
 SURELY_ARRIVED = pd.Timedelta(days=2)
 
 
@@ -75,6 +81,11 @@ def world(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Writ
 @pytest.fixture(scope="module")
 def small(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Written:
     return run(spark, tmp_path_factory.mktemp("small"), SMALL)
+
+
+@pytest.fixture(scope="module")
+def changing(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Written:
+    return run(spark, tmp_path_factory.mktemp("changing"), CHANGING)
 
 
 @pytest.fixture(scope="module")
@@ -296,6 +307,35 @@ def test_days_can_be_appended(spark: SparkSession, small: Written, tmp_path: Pat
         pd.testing.assert_frame_equal(canonical(small.read(table)), canonical(both.read(table)))
 
 
+def test_a_platform_that_changes_can_be_appended_to(
+    spark: SparkSession, small: Written, changing: Written, tmp_path: Path
+) -> None:
+    run(spark, tmp_path, CHANGING.model_copy(update={"to_day": 2}))
+    both = run(spark, tmp_path, CHANGING.model_copy(update={"from_day": 2, "to_day": 3}))
+    for table in (*CONTRACT, "truth"):
+        pd.testing.assert_frame_equal(canonical(changing.read(table)), canonical(both.read(table)))
+    assert canonical(changing.read("users")).equals(canonical(small.read("users"))), "profiles do not tell interests"
+    assert len(changing.read("anchors")) > len(small.read("anchors"))
+
+
+def test_the_truth_follows_the_interests_of_the_day(spark: SparkSession, changing: Written) -> None:
+    """The interest's part of the logit is above 0 where the room's category is an interest today, else below."""
+    held = {
+        (row["user_id"], day): {CATEGORIES[index][0] for index in row["held"]}
+        for day in range(CHANGING.days)
+        for row in users_of(spark, CHANGING).select("user_id", interests(CHANGING, F.lit(day)).alias("held")).collect()
+    }
+    category = changing.read("rooms").groupby("room_id")["category"].first()
+    shown = changing.read("impressions").drop(columns="dt").merge(changing.read("truth"), on="impression_id")
+    days = (pd.to_datetime(shown["dt"]) - pd.Timestamp(CHANGING.start)).dt.days
+    is_interest = [
+        category[room] in held[user, day]
+        for user, room, day in zip(shown["user_id"], shown["room_id"], days, strict=True)
+    ]
+    assert ((shown["logit_user_interest"] > 0) == is_interest).all()
+    assert any(held[user, 0] != held[user, 2] for user, day in held if day == 0)
+
+
 def test_days_are_cut_in_the_business_zone(small: Written) -> None:
     rows = small.read("impressions")
     lateness = (pd.to_datetime(rows["dt"]) - local_day(rows["ts"], SMALL.zone)).dt.days
@@ -311,6 +351,7 @@ def test_days_are_cut_in_the_business_zone(small: Written) -> None:
         ({"from_day": 3, "to_day": 3}, "must be before"),
         ({"users": 10}, "raise users"),
         ({"heat": 1.0}, "Extra inputs"),
+        ({"anchor_growth": 0.2, "to_day": 4096}, "lower growth"),
     ],
 )
 def test_impossible_conf_is_refused(wrong: dict[str, object], words: str) -> None:
