@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from features.errors import DataError, Problem
 from features.manifest import TrainSet
-from features.storage import open_input, read_bytes
+from features.storage import open_input, read_bytes, write_bytes
 from training.export import export_folder
 from training.gate_conf import GateConf
 from training.gate_day import judge_folders
@@ -38,12 +38,22 @@ def read_gate_samples(trainset: TrainSet) -> pa.Table:
     """Unencoded rows of the gate day.
 
     Raises:
-        DataError: when the train set lists none.
+        DataError: when the train set lists none, or files of it cannot be read.
     """
-    tables = []
+    tables, unreadable = [], []
     for url in trainset.splits["gate"].sample_files:
-        with open_input(url) as source:
-            tables.append(pq.read_table(source))
+        try:
+            with open_input(url) as source:
+                tables.append(pq.read_table(source))
+        except (OSError, pa.ArrowException) as error:
+            unreadable.append(f"{url} ({str(error).splitlines()[0]})")
+    days = ", ".join(trainset.splits["gate"].days)
+    if unreadable:
+        remedy = "Restore them, or compute the day again (`limelight backfill --force`) and run `limelight daily`"
+        what = "files cannot be read"
+        raise DataError(
+            [Problem(table="samples", day=days, what=what, count=len(unreadable), examples=unreadable, remedy=remedy)]
+        )
     if not tables:
         remedy = "Rebuild the train set with `limelight daily`"
         raise DataError([Problem(table="samples", what="the train set names no gate-day samples", remedy=remedy)])
@@ -76,7 +86,7 @@ def release(
     export_folder(model, trainset, trainset_url, samples, card, folder)
     parity = check_parity(model, folder, samples, read_gate_rows(trainset, trainset_url))
     verdict = judge_folders(model_name, folder, registry.champion(model_name), samples, parity, gate)
-    (run_folder / VERDICT_FILE).write_text(verdict.model_dump_json(indent=1), encoding="utf-8")
+    write_bytes(str(run_folder / VERDICT_FILE), verdict.model_dump_json(indent=1).encode())
     version = None
     if verdict.passed:
         result = read_result(Folder(str(run_folder)))
