@@ -92,7 +92,7 @@ bench-train:  ## What a training step costs, beside the peers' → build/bench/t
 	@$(BIN)/python -m benchmarks.bench_train --device "$(DEVICE)" $(ARGS)
 
 .PHONY: chaos
-chaos:  ## Faults at 120 random points: nothing lost, and reruns end alike → build/bench/operations.json (ARGS="--help")
+chaos:  ## Faults at 125 random points: nothing lost, and reruns end alike → build/bench/operations.json (ARGS="--help")
 	$(set_up)
 	@$(BIN)/python -m tests.chaos $(ARGS)
 
