@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Progress(*bars, console=console) as progress,
     ):
         bar = progress.add_task("", total=asked.trials)
-        kinds = Kinds(Path(folder))
+        kinds = Kinds(Path(folder), kept=asked.keep or Path(folder))
 
         def told(outcome: Outcome) -> None:
             progress.advance(bar)
@@ -68,9 +68,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description="Faults at random points.")
-    parser.add_argument("--trials", type=int, default=sum(WEIGHTS.values()), help="in all; dealt out over the kinds by their weight")
+    parser.add_argument(
+        "--trials", type=int, default=sum(WEIGHTS.values()), help="in all; dealt out over the kinds by their weight"
+    )
     parser.add_argument("--seed", type=int, default=7, help="where the faults come follows from it")
     parser.add_argument("--out", type=Path, default=Path("build/bench"), help=f"of {KEPT_FILE} and {OPERATIONS_FILE}")
+    parser.add_argument(
+        "--keep", type=Path, help="folder to keep the dailies' warehouse in: it takes minutes to prepare"
+    )
     parser.add_argument("--kinds", default=",".join(WEIGHTS), help="some of them, by commas")
     asked = parser.parse_args(arguments)
     asked.kinds = asked.kinds.split(",")

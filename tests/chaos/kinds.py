@@ -32,9 +32,13 @@ FEATURES = ("driver", "executor", "disk-features")
 
 
 class Kinds:
-    """Kinds in one scratch folder; those of one side share what they have prepared."""
+    """Kinds in one scratch folder; those of one side share what they have prepared.
 
-    def __init__(self, scratch: Path) -> None:
+    Args:
+        kept: of what takes minutes to prepare, and may serve a later run; the scratch folder by default.
+    """
+
+    def __init__(self, scratch: Path, kept: Path | None = None) -> None:
         self._scratch = scratch
         self._made: dict[str, Kind] = {}
         ranks = scratch / "trainings"
@@ -50,7 +54,7 @@ class Kinds:
             "parquet": lambda: Parquet(self._trainings),
             "disk": lambda: Disk(self._trainings),
             "mlflow": lambda: Mlflow(self._trainings, ranks),
-            "dailies": lambda: TwoDailies(scratch),
+            "dailies": lambda: TwoDailies(kept or scratch),
         }
 
     def kind(self, name: str) -> Kind:

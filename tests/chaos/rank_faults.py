@@ -135,7 +135,8 @@ class Command:
         """What it is to the training."""
         if process.pid == self.process.pid:
             return "the command"
-        return "horovodrun"
+        rank = _environment(process).get("HOROVOD_RANK")
+        return "horovodrun" if rank is None else f"rank {rank}"
 
 
 def _environment(process: psutil.Process) -> dict[str, str]:

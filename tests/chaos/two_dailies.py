@@ -37,25 +37,36 @@ _QUIET = {"OMP_NUM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
 
 
 class TwoDailies:
-    """The prepared warehouse has raw days and the day's samples: what is left is a train set, a training, the gate."""
+    """The prepared warehouse has raw days and the day's samples: what is left is a train set, a training, the gate.
+
+    Args:
+        scratch: a warehouse that another run has prepared there is taken as it is.
+    """
 
     def __init__(self, scratch: Path) -> None:
         self._place, self._prepared = scratch / "daily" / "trial", scratch / "daily" / "prepared"
         self._logs = scratch / "daily" / "logs"
-        self._logs.mkdir(parents=True)
-        self._conf = short_conf(scratch / "daily" / "conf")
-        ingest = ["ingest", "simulate", "--impressions", "12000", "--days", str(DAYS)]
-        self._require([*ingest, "--truth", str(scratch / "truth"), "--warehouse", str(self._place)])
-        self._require(self._daily())
-        # Samples stay, what follows from them goes: the undisturbed run is to be as long as a disturbed one.
-        for name in ("trainsets", "runs", "mlflow", "retrains"):
-            shutil.rmtree(self._place / name, ignore_errors=True)
-        self._place.rename(self._prepared)
+        self._conf = scratch / "daily" / "conf"
+        self._logs.mkdir(parents=True, exist_ok=True)
+        if not self._prepared.exists():  # an earlier run's, in a scratch folder that was kept
+            self._prepare(scratch / "truth")
         self._copy()
         begun = time.monotonic()
         self._require(self._daily())
         self._seconds = time.monotonic() - begun
         self._end = self._contents()
+
+    def _prepare(self, truth: Path) -> None:
+        for folder in (self._conf, self._place):
+            shutil.rmtree(folder, ignore_errors=True)
+        short_conf(self._conf)
+        ingest = ["ingest", "simulate", "--impressions", "12000", "--days", str(DAYS), "--truth", str(truth)]
+        self._require([*ingest, "--warehouse", str(self._place)])
+        self._require(self._daily())
+        # Samples stay, what follows from them goes: the undisturbed run is to be as long as a disturbed one.
+        for name in ("trainsets", "runs", "mlflow", "retrains"):
+            shutil.rmtree(self._place / name, ignore_errors=True)
+        self._place.rename(self._prepared)
 
     def trial(self, rng: random.Random) -> Found | None:
         """Two, and then one more."""
