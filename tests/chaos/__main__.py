@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -38,6 +39,7 @@ console = Console(highlight=False)
 def main(arguments: Sequence[str] | None = None) -> int:
     """0 when nothing was lost and nothing diverged."""
     asked = options_of(arguments)
+    signal.signal(signal.SIGTERM, _stop)
     weights = {kind: weight for kind, weight in WEIGHTS.items() if kind in asked.kinds}
     console.print(f"{asked.trials} trials of {len(weights)} kinds, seed {asked.seed}")
     bars = (TextColumn("trials"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
@@ -139,6 +141,11 @@ def one_trial(kinds: Kinds, name: str, number: int, seed: int) -> Outcome:
                 diverged=tuple(found.diverged), seconds=seconds,
             )  # fmt: skip
     raise RuntimeError(f"{name}: {MAX_DRAWS} runs ended before their fault came")
+
+
+def _stop(*_: object) -> None:
+    """As by Ctrl-C: what was started is ended, and what was mounted unmounted."""
+    raise KeyboardInterrupt
 
 
 def show(outcomes: Sequence[Outcome], unable: dict[str, str]) -> None:

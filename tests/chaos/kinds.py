@@ -7,25 +7,27 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 
+from tests.chaos.mlflow_faults import Mlflow
 from tests.chaos.outcome import Kind
 from tests.chaos.rank_faults import Ranks
 from tests.chaos.spark_faults import Features, FullDisk, KilledDriver, KilledExecutor
-from tests.chaos.training_faults import Checkpoint, Disk, File, Mlflow, Parquet, Trainings
+from tests.chaos.training_faults import Checkpoint, Disk, File, Parquet
+from tests.chaos.trainings import Trainings
 from tests.chaos.two_dailies import TwoDailies
 
 WEIGHTS: Mapping[str, int] = {
-    "driver": 10,
-    "executor": 6,
-    "rank": 12,
-    "launcher": 12,
-    "stopped": 10,
-    "file": 14,
-    "checkpoint": 18,
-    "parquet": 14,
-    "disk": 8,
-    "disk-features": 6,
+    "driver": 8,
+    "executor": 5,
+    "rank": 9,
+    "launcher": 9,
+    "stopped": 6,
+    "file": 20,
+    "checkpoint": 24,
+    "parquet": 20,
+    "disk": 7,
+    "disk-features": 5,
     "dailies": 5,
-    "mlflow": 10,
+    "mlflow": 7,
 }
 """How often each is tried, of so many in all: the cheap ones more often."""
 FEATURES = ("driver", "executor", "disk-features")

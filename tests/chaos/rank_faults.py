@@ -21,10 +21,10 @@ from typing import Any
 import psutil
 
 from tests.chaos.outcome import Found
-from tests.chaos.training_faults import END_S, Trainings
 from tests.chaos.training_inspection import differences
 from tests.chaos.training_process import Order
 from tests.chaos.training_world import CHECKPOINT_STEPS, EPOCHS, TRAIN_ROWS, TRAINING
+from tests.chaos.trainings import END_S, Trainings
 
 POLL_S = 0.01
 MARK = "LIMELIGHT_CHAOS_TRIAL"

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.training_faults import Checkpoint, File, Parquet, Trainings
+from tests.chaos.training_faults import Checkpoint, File, Parquet
+from tests.chaos.trainings import Trainings
 from training.result import RESULT_FILE
 
 pytestmark = pytest.mark.timeout(600)
