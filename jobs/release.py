@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 
 from features.errors import DataError, Problem
 from features.manifest import TrainSet
-from features.storage import open_input, read_bytes, write_bytes
+from features.storage import open_input, read_bytes
+from jobs.page.files import write_whole
 from training.export import export_folder
 from training.gate_conf import GateConf
 from training.gate_day import judge_folders
@@ -86,7 +87,7 @@ def release(
     export_folder(model, trainset, trainset_url, samples, card, folder)
     parity = check_parity(model, folder, samples, read_gate_rows(trainset, trainset_url))
     verdict = judge_folders(model_name, folder, registry.champion(model_name), samples, parity, gate)
-    write_bytes(str(run_folder / VERDICT_FILE), verdict.model_dump_json(indent=1).encode())
+    write_whole(run_folder / VERDICT_FILE, verdict.model_dump_json(indent=1))
     version = None
     if verdict.passed:
         result = read_result(Folder(str(run_folder)))
