@@ -14,7 +14,7 @@ from pathlib import Path
 from tests.chaos.mlflow_server import Line, mlflow_server
 from tests.chaos.outcome import Found
 from tests.chaos.training_process import Order, started
-from tests.chaos.trainings import Trainings, ended, shortened, told, wait_for_file, with_log
+from tests.chaos.trainings import Trainings, Undisturbed, ended, shortened, told, wait_for_file, with_log
 from training.mlflow_access import quiet_client
 
 # MLflow's own variables: its seven tries take four minutes.
@@ -29,7 +29,7 @@ class Mlflow:
     """MLflow cannot be reached, from a random request on; then it can."""
 
     def __init__(self, trainings: Trainings, scratch: Path) -> None:
-        self._trainings = trainings
+        self._trainings, self._on_database = trainings, trainings.published
         self._running = ExitStack()
         self._line = Line(self._running.enter_context(mlflow_server(scratch / "mlflow server")))
         self._forget()
@@ -39,7 +39,7 @@ class Mlflow:
             self.close()
             raise RuntimeError(f"the training on an MLflow server ended with {code}: {told(self._order())}")
         self._chunks = self._line.chunks
-        self._end = trainings.look(self._order()).contents
+        self._undisturbed = Undisturbed(events=[], end=trainings.look(self._order()).contents)
 
     def trial(self, rng: random.Random) -> Found | None:
         way = rng.choice(("refused", "refused", "silent", "locked"))
@@ -60,12 +60,12 @@ class Mlflow:
             said=f"exit code {code}: {told(self._order(), 200)}",
         )
         found.lost += own.look(self._order()).partial
-        return own.made_good(found, self._order(), self._end)
+        return own.made_good(found, self._order(), self._undisturbed)
 
     def _locked(self, rng: random.Random) -> Found | None:
         own = self._trainings
         own.copy()
-        number = rng.randint(1, len(own.events))
+        number = rng.randint(1, len(self._on_database.events))
         order = with_log(own.order())
         process = started(order)
         wait_for_file(process, order, number)
@@ -73,10 +73,10 @@ class Mlflow:
             code = ended(process)
         if code == 0:
             return None
-        point = f"database locked after {shortened(own.events[number - 1])}"
+        point = f"database locked after {shortened(self._on_database.events[number - 1])}"
         found = Found(point=point, said=f"exit code {code}: {told(own.order(), 200)}")
         found.lost += own.look(own.order()).partial
-        return own.made_good(found, own.order(), own.end)
+        return own.made_good(found, own.order(), self._on_database)
 
     def _order(self) -> Order:
         return self._trainings.order(registry=self._line.url, artifacts=None, environment=IMPATIENT)

@@ -16,14 +16,13 @@ import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from features.errors import ExitCode
 from tests.chaos.full_disk import ROOMY, resize, small_disk, used
 from tests.chaos.outcome import Found
 from tests.chaos.training_inspection import Looked, differences
 from tests.chaos.training_process import Order, started
-from tests.chaos.trainings import Trainings, ended, shortened, told, wait_for_file, with_log
+from tests.chaos.trainings import Trainings, Undisturbed, ended, shortened, told, wait_for_file, with_log
 
 
 class File:
@@ -35,9 +34,10 @@ class File:
     def trial(self, rng: random.Random) -> Found | None:
         own, way = self._trainings, rng.choice(("trained", "trained", "published", "published again"))
         again = way == "published again"
-        order, end = (own.training(), own.training_end) if way == "trained" else (own.order(), own.end)
+        order = own.training() if way == "trained" else own.order()
+        undisturbed = own.trained if way == "trained" else own.published_again if again else own.published
         own.copy(published=again)
-        events = {"trained": own.training_events, "published": own.events, "published again": own.events_again}[way]
+        events = undisturbed.events
         number = rng.randint(1, len(events))
         point = shortened(events[number - 1]) + (", a second time" if again else "")
         if rng.random() < 0.7:
@@ -53,7 +53,7 @@ class File:
         if code != -signal.SIGKILL:
             found.lost.append(f"ended by itself: {told(order)}")
         found.lost += own.look(order).partial
-        return own.made_good(found, order, end)
+        return own.made_good(found, order, undisturbed)
 
     @staticmethod
     def _killed_behind(order: Order, number: int, seconds: float) -> int | None:
@@ -97,14 +97,14 @@ class Checkpoint:
             if code != ExitCode.BAD_DATA or "no whole checkpoint" not in said:
                 found.lost.append(f"no checkpoint was whole, and it ended with {code}: {said}")
         # The remedy that the message names, where no checkpoint is left.
-        return own.made_good(found, own.training(resume=not every), own.training_end)
+        return own.made_good(found, own.training(resume=not every), own.trained)
 
     def _state(self, rng: random.Random) -> Path:
         """A training that was killed behind its second checkpoint, or later."""
         if len(self._states) < self.STATES:
             own = self._trainings
-            pointers = [n for n, event in enumerate(own.training_events, start=1) if "checkpoints/checkpoint." in event]
-            links = [step for step in pointers if own.training_events[step - 1].startswith("os.link")]
+            pointers = [n for n, event in enumerate(own.trained.events, start=1) if "checkpoints/checkpoint." in event]
+            links = [step for step in pointers if own.trained.events[step - 1].startswith("os.link")]
             own.copy()
             code = ended(started(own.training(step=rng.choice(links[2:]))))
             assert code == -signal.SIGKILL, told(own.training())
@@ -133,13 +133,15 @@ class Parquet:
         self._trainings = trainings
 
     def trial(self, rng: random.Random) -> Found | None:
-        own = self._trainings
+        own, of_samples = self._trainings, rng.random() < 0.1
+        undisturbed = own.published if of_samples else own.trained
+        order = own.order() if of_samples else own.training()
         own.copy()
-        file = rng.choice([*sorted((own.place / "trainset").glob("*/part-*.parquet")), _samples(own.place)])
+        files = sorted((own.place / "trainset").glob("*/part-*.parquet"))
+        file = own.place / "samples" / "gate.parquet" if of_samples else rng.choice(files)
         whole = file.read_bytes()
-        order, end = (own.order(), own.end) if file == _samples(own.place) else (own.training(), own.training_end)
         # Nobody has taken checksums of the samples: of what can happen to them, Parquet itself notices a lost end.
-        kind = "cut off" if file == _samples(own.place) else rng.choice(("bit flipped", "zeros", "cut off"))
+        kind = "cut off" if of_samples else rng.choice(("bit flipped", "zeros", "cut off"))
         at = rng.randrange(len(whole) - 64)
         file.write_bytes(DAMAGES[kind](whole, at))
         name = str(file.relative_to(own.place))
@@ -149,23 +151,19 @@ class Parquet:
         if file.read_bytes() == whole:
             return None
         named = file.name in said
-        if (code != ExitCode.BAD_DATA or not named) and not _harmless(code, own.look(order), end):
+        if (code != ExitCode.BAD_DATA or not named) and not _harmless(code, own.look(order), undisturbed):
             found.lost.append(f"exit code {code}, and it {'is' if named else 'is not'} named: {said[-600:]}")
         found.lost += own.look(order).partial
         file.write_bytes(whole)
-        return own.made_good(found, order, end)
+        return own.made_good(found, order, undisturbed)
 
     def close(self) -> None:
         """Nothing is kept running."""
 
 
-def _harmless(code: int | None, seen: Looked, end: dict[str, Any]) -> bool:
+def _harmless(code: int | None, seen: Looked, undisturbed: Undisturbed) -> bool:
     """Whether the damage changed nothing: it lay in bytes that nobody reads."""
-    return code == 0 and not differences(seen.contents, end)
-
-
-def _samples(place: Path) -> Path:
-    return place / "samples" / "gate.parquet"
+    return code == 0 and not differences(seen.contents, undisturbed.end)
 
 
 DAMAGES: dict[str, Callable[[bytes, int], bytes]] = {
@@ -179,7 +177,7 @@ class Disk:
     """The disk fills up while a training writes; then there is room again."""
 
     def __init__(self, trainings: Trainings) -> None:
-        self._trainings = trainings
+        self._trainings, self._undisturbed = trainings, trainings.published
         with small_disk(trainings.place):
             trainings.fill()
             before = used(trainings.place)
@@ -200,7 +198,7 @@ class Disk:
             )
             resize(own.place, ROOMY)
             found.lost += own.look(own.order()).partial
-            return own.made_good(found, own.order(), own.end)
+            return own.made_good(found, own.order(), self._undisturbed)
 
     def close(self) -> None:
         """Nothing is kept running."""

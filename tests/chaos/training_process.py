@@ -168,12 +168,11 @@ def _log(path: str) -> int:
     return _logs[path]
 
 
-def new_database(folder: Path) -> tuple[str, str]:
-    """An MLflow database in a folder, made beforehand: migrations take longer than a training. URI and artefacts."""
-    folder.mkdir(parents=True)
-    uri = f"sqlite:///{folder / 'mlflow.db'}"
-    quiet_client(uri).search_experiments()
-    return uri, (folder / "artifacts").as_uri()
+def new_database(order: Order) -> None:
+    """The MLflow database of an order, made beforehand: its migrations take longer than a training."""
+    assert order.registry is not None
+    Path(order.registry.removeprefix("sqlite:///")).parent.mkdir(parents=True)
+    quiet_client(order.registry).search_experiments()
 
 
 def main() -> None:

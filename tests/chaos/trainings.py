@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import shutil
-import time
+from dataclasses import dataclass
+from functools import cached_property
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -14,44 +15,60 @@ from tests.chaos.training_inspection import Looked, differences, look
 from tests.chaos.training_process import Order, new_database, output_of, started
 from tests.chaos.training_world import write_world
 
+DATABASE = "mlflow"
 POLL_S = 0.01
 END_S = 300.0  # of any run here; 5 to 15 s on idle cores
 
 
-class Trainings:
-    """The prepared folder, where trials have their copy of it, and the one-rank run that nobody disturbs.
+@dataclass(frozen=True, kw_only=True)
+class Undisturbed:
+    """A run that nobody disturbed: the files that it opened, linked or renamed, in order, and what it came to."""
 
-    Attributes:
-        place: always the same path: train set and database name files by it.
-        events, events_again, training_events: files that an undisturbed run opened, linked or renamed, in order: of a
-            training and its publication; of the same command run once more; of a training alone.
-        seconds: that the first took.
-        end, training_end: what training and publication came to, and a training alone.
-    """
+    events: list[str]
+    end: dict[str, Any]
+
+
+class Trainings:
+    """The prepared folder, and where trials have their copy of it: always the same path, as files are named by it."""
 
     def __init__(self, scratch: Path) -> None:
         self.place, self._prepared = scratch / "trial", scratch / "prepared"
         self._published = scratch / "published"
         self.place.mkdir(parents=True)
         write_world(self.place)
-        self._database = new_database(self.place / "mlflow")
         self.place.rename(self._prepared)
-        self.copy()
-        self.events, self.seconds = self._undisturbed(self.order(log=str(scratch / "events.log")))
-        self.end = self.look(self.order()).contents
-        shutil.copytree(self.place, self._published)
-        self.events_again, _ = self._undisturbed(self.order(log=str(scratch / "events again.log")))
-        self.copy()
-        self.training_events, _ = self._undisturbed(self.training(log=str(scratch / "training events.log")))
-        self.training_end = self.look(self.training()).contents
 
-    def _undisturbed(self, order: Order) -> tuple[list[str], float]:
-        """The files of an order that nobody disturbs, and its seconds."""
-        begun = time.monotonic()
-        code = ended(started(order))
-        if code != 0 or order.log is None:
+    @cached_property
+    def trained(self) -> Undisturbed:
+        """A training alone. It is run at the trials' place when it is first asked for; so are the other two."""
+        self.copy()
+        return self._undisturbed(self.training())
+
+    @cached_property
+    def published(self) -> Undisturbed:
+        """A training and its publication, on a database that the prepared folder has from now on."""
+        self.copy()
+        new_database(self.order())
+        shutil.copytree(self.place / DATABASE, self._prepared / DATABASE)
+        run = self._undisturbed(self.order())
+        shutil.copytree(self.place, self._published)
+        return run
+
+    @cached_property
+    def published_again(self) -> Undisturbed:
+        """The same command once more."""
+        end = self.published.end
+        self.copy(published=True)
+        again = self._undisturbed(self.order())
+        assert not differences(again.end, end)
+        return again
+
+    def _undisturbed(self, order: Order) -> Undisturbed:
+        logged = with_log(order)
+        code = ended(started(logged))
+        if code != 0:
             raise RuntimeError(f"the undisturbed run ended with {code}: {told(order)}")
-        return Path(order.log).read_text(encoding="utf-8").splitlines(), time.monotonic() - begun
+        return Undisturbed(events=files_of(logged), end=self.look(order).contents)
 
     def copy(self, *, published: bool = False) -> None:
         """The prepared folder at its place, or one in which all was done before."""
@@ -64,8 +81,9 @@ class Trainings:
 
     def order(self, **changes: Any) -> Order:
         """To train with one rank and to publish, on the database in the folder."""
-        uri, artifacts = self._database
-        return Order(**({"folder": str(self.place), "registry": uri, "artifacts": artifacts} | changes))
+        folder = self.place / DATABASE
+        named = {"registry": f"sqlite:///{folder / 'mlflow.db'}", "artifacts": (folder / "artifacts").as_uri()}
+        return Order(**({"folder": str(self.place)} | named | changes))
 
     def training(self, **changes: Any) -> Order:
         """To train alone."""
@@ -75,7 +93,7 @@ class Trainings:
         """At what an order has left."""
         return look(order.folder, order.registry, order.artifacts, damaged_checkpoints=damaged_checkpoints)
 
-    def made_good(self, found: Found, order: Order, end: dict[str, Any]) -> Found:
+    def made_good(self, found: Found, order: Order, undisturbed: Undisturbed) -> Found:
         """Run an order again, to its end, and compare."""
         code = ended(started(order))
         if code != 0:
@@ -83,7 +101,7 @@ class Trainings:
             return found
         seen = self.look(order)
         found.lost += [f"after the rerun: {what}" for what in seen.partial]
-        found.diverged += differences(seen.contents, end)
+        found.diverged += differences(seen.contents, undisturbed.end)
         return found
 
 
@@ -104,10 +122,15 @@ def told(order: Order, characters: int = 600) -> str:
 
 def wait_for_file(process: ForkServerProcess, order: Order, number: int) -> None:
     """Until a process that was given a log has opened, linked or renamed its n-th file, or has ended."""
+    while process.is_alive() and len(files_of(order)) < number:
+        process.join(POLL_S)
+
+
+def files_of(order: Order) -> list[str]:
+    """What is in its log by now, whole lines."""
     assert order.log is not None
     log = Path(order.log)
-    while process.is_alive() and not (log.exists() and log.read_bytes().count(b"\n") >= number):
-        process.join(POLL_S)
+    return log.read_text(encoding="utf-8").split("\n")[:-1] if log.exists() else []
 
 
 def with_log(order: Order) -> Order:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import alembic.command
 import mlflow.artifacts
 import mlflow.store.artifact.local_artifact_repo
@@ -11,6 +13,7 @@ import mlflow.tracking
 import onnxruntime
 import torch
 
+os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"  # it is shown between the trials' lines
 # Exporting looks through all operators there are, once per process.
 torch.onnx.export(torch.nn.Identity().eval(), (torch.zeros(1),), dynamo=True, verbose=False)
 
