@@ -96,10 +96,15 @@ bench-train:  ## What a training step costs, beside the peers' → build/bench/t
 	$(set_up) --profile parity
 	@$(BIN)/python -m benchmarks.bench_train --device "$(DEVICE)" $(ARGS)
 
-.PHONY: chaos-features
-chaos-features:  ## Kill the driver at 50 random points: all committed stays readable, reruns end alike (ARGS="--kills 5 --seed 1")
+.PHONY: chaos
+chaos:  ## Faults at 125 random points: nothing lost, and reruns end alike → build/bench/operations.json (ARGS="--help")
 	$(set_up)
 	@$(BIN)/python -m tests.chaos $(ARGS)
+
+.PHONY: chaos-features
+chaos-features:  ## Those of them that need Spark alone: driver, executor, full disk (ARGS="--trials 5 --seed 1")
+	$(set_up)
+	@$(BIN)/python -m tests.chaos --kinds driver,executor,disk-features --trials 50 --out build/bench/chaos-features $(ARGS)
 
 .PHONY: lint
 lint:  ## Ruff, its format, mypy strict, the import contracts, the catalog's lock

@@ -33,9 +33,9 @@ from rich.table import Table
 
 from benchmarks.changing_platform import PlatformConf, prepare, prepared
 from benchmarks.daily_arms import Mornings, Way, as_judged, merged, scores_file
-from benchmarks.gate_trials import OPERATIONS_FILE, merge_into
 from benchmarks.incremental_gap import FULL, INCREMENTAL, NEVER, ArmDay, Kept, Pair, costs, gap_interval, gaps
 from benchmarks.incremental_picture import days_picture
+from benchmarks.operations import OPERATIONS_FILE, merge_into
 from jobs.console import Steps
 from jobs.evaluate import settings_of
 from jobs.open_run import open_run, session

@@ -12,7 +12,6 @@ Of the file only its own keys are written; others belong to other benchmarks.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import statistics
 import time
@@ -27,6 +26,7 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks.gate_days import PLANTED, SEED_NOISE, GateDay, Noise
+from benchmarks.operations import OPERATIONS_FILE, merge_into
 from features.manifest import Frozen
 from jobs.settings import Settings
 from training.bootstrap import Judged, auc
@@ -34,7 +34,6 @@ from training.gate import judge
 from training.gate_conf import GateConf
 from training.verdict import Verdict
 
-OPERATIONS_FILE = "operations.json"
 WORSE_BY = 0.005
 LARGE_DAY = 500_000
 FIRST_SEED = {"twins": 0, "worse": 100_000, "sizes": 10_000}
@@ -182,15 +181,6 @@ def seconds_of(rows: int, conf: GateConf, repeats: int = 3) -> dict[str, float]:
         "cpu_s": min(taken)[0],
         "s": min(taken)[1],
     }
-
-
-def merge_into(path: Path, found: Mapping[str, Any]) -> None:
-    """Write some keys of a JSON file; the others stay."""
-    there = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    written = path.with_suffix(".tmp")
-    written.write_text(json.dumps({**there, **found}, indent=1) + "\n", encoding="utf-8")
-    written.replace(path)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -108,9 +108,15 @@ def read_bytes(url: str) -> bytes:
 
 
 def write_bytes(url: str, content: bytes) -> None:
-    """Write a file at a path that only this attempt uses; readers learn of it by a manifest."""
+    """Write a file at a path that only this attempt uses; readers learn of it by a manifest.
+
+    On a local disk and in an object store it appears whole or not at all, also where one of that name is replaced.
+    """
     filesystem, path = resolve(url)
     _make_folder_of(filesystem, path)
+    if isinstance(filesystem, fs.LocalFileSystem):
+        _replace_whole(path, content)
+        return
     with filesystem.open_output_stream(path, compression=None) as sink:  # Arrow would compress what is named *.gz
         sink.write(content)
 
@@ -189,17 +195,28 @@ def create_exclusively(url: str, content: bytes) -> bool:
     return True
 
 
-def _link_exclusively(path: str, draft: str, content: bytes) -> bool:
-    with Path(draft).open("wb") as sink:
-        sink.write(content)
-        sink.flush()
-        os.fsync(sink.fileno())
+def _replace_whole(path: str, content: bytes) -> None:
+    draft = Path(f"{path}.{uuid.uuid4().hex}.draft")
     try:
+        with draft.open("wb") as sink:
+            sink.write(content)
+        draft.replace(path)
+    except OSError:  # the disk is full: what there is of it is in the way
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def _link_exclusively(path: str, draft: str, content: bytes) -> bool:
+    try:
+        with Path(draft).open("wb") as sink:
+            sink.write(content)
+            sink.flush()
+            os.fsync(sink.fileno())
         os.link(draft, path)
     except FileExistsError:
         return False
     finally:
-        Path(draft).unlink()
+        Path(draft).unlink(missing_ok=True)
     return True
 
 

@@ -39,12 +39,22 @@ def read_gate_samples(trainset: TrainSet) -> pa.Table:
     """Unencoded rows of the gate day.
 
     Raises:
-        DataError: when the train set lists none.
+        DataError: when the train set lists none, or files of it cannot be read.
     """
-    tables = []
+    tables, unreadable = [], []
     for url in trainset.splits["gate"].sample_files:
-        with open_input(url) as source:
-            tables.append(pq.read_table(source))
+        try:
+            with open_input(url) as source:
+                tables.append(pq.read_table(source))
+        except (OSError, pa.ArrowException) as error:
+            unreadable.append(f"{url} ({str(error).splitlines()[0]})")
+    days = ", ".join(trainset.splits["gate"].days)
+    if unreadable:
+        remedy = "Restore them, or compute the day again (`limelight backfill --force`) and run `limelight daily`"
+        what = "files cannot be read"
+        raise DataError(
+            [Problem(table="samples", day=days, what=what, count=len(unreadable), examples=unreadable, remedy=remedy)]
+        )
     if not tables:
         remedy = "Rebuild the train set with `limelight daily`"
         raise DataError([Problem(table="samples", what="the train set names no gate-day samples", remedy=remedy)])

@@ -8,6 +8,7 @@ What the versions' tags mean stands in `training.version_history`.
 from __future__ import annotations
 
 import getpass
+import itertools
 import tempfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -96,7 +97,7 @@ class Registry:
             remedy = "Publish a model with the verdict that was reached about it"
             raise DataError([Problem(what=f"the verdict is about {verdict.model}, not about {name}", remedy=remedy)])
         run = run_id or self._new_run(name)
-        source = self._upload(run, folder, digest, verdict)
+        source = self._upload(name, run, folder, digest, verdict)
         for key, value in (metrics or {}).items():
             self._client.log_metric(run, key, value)
         why = f"gate passed by rule {verdict.rule} on {verdict.day}"
@@ -106,12 +107,19 @@ class Registry:
         self._move_alias(name, version)
         return version
 
-    def _upload(self, run: str, folder: Path, digest: str, verdict: Verdict) -> str:
-        """Put a published folder and its verdict among a run's artefacts; the folder's URI there."""
-        path = f"published/{digest[:16]}"  # by content: a second attempt overwrites with the same bytes
+    def _upload(self, name: str, run: str, folder: Path, digest: str, verdict: Verdict) -> str:
+        """Put a published folder and its verdict among a run's artefacts; the folder's URI there.
+
+        By content: a second attempt overwrites with the same bytes what a first one left that was cut off, but never
+        what a version names: files are not written in one step, and it may be the champion.
+        """
+        root = self._client.get_run(run).info.artifact_uri
+        named = {version.source for version in self._client.search_model_versions(f"name='{name}'")}
+        paths = (f"published/{digest[:16]}{f'-{number}' if number else ''}" for number in itertools.count())
+        path = next(path for path in paths if f"{root}/{path}" not in named)
         self._client.log_artifacts(run, str(folder), path)
         self._client.log_text(run, verdict.model_dump_json(indent=1), f"{path}.{VERDICT_FILE}")
-        return f"{self._client.get_run(run).info.artifact_uri}/{path}"
+        return f"{root}/{path}"
 
     def _register(self, name: str, run: str, source: str, digest: str, *, who: str, why: str) -> str:
         """A new version, which knows what it will take over from."""

@@ -1,24 +1,14 @@
-"""The gate's trials: what they count, what they leave of others, and the noise that makes a model worse by so much."""
+"""The gate's trials: what they count, and the noise that makes a model worse by so much."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
 from benchmarks.gate_days import SEED_NOISE, GateDay
-from benchmarks.gate_trials import Trial, merge_into, rows_needed, run_trials, stopped, worse_noise
+from benchmarks.gate_trials import Trial, rows_needed, run_trials, stopped, worse_noise
 from jobs.settings import Settings
-
-
-def test_keys_of_others_stay(tmp_path: Path) -> None:
-    path = tmp_path / "bench" / "operations.json"
-    merge_into(path, {"rows": 1})
-    path.write_text(json.dumps({"rows": 1, "chaos": {"lost": 0}}))
-    merge_into(path, {"rows": 2})
-    assert json.loads(path.read_text()) == {"rows": 2, "chaos": {"lost": 0}}
-    assert [one.name for one in path.parent.iterdir()] == ["operations.json"]
 
 
 def test_rows_needed_follow_the_root_of_the_rows() -> None:

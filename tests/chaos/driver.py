@@ -18,6 +18,8 @@ from pydantic import BaseModel, ConfigDict
 
 from features import storage
 from pipeline.java_runtime import ensure_java_home
+from tests.e2e.short_runs import QUICK_JVM
+from tests.e2e.standalone_cluster import SPARK_HOME, scala_version
 from tests.small_world import context_of
 
 if TYPE_CHECKING:
@@ -25,9 +27,10 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 READY, STEP, DONE = "ready", "step", "done"
+LOCAL, LOCAL_CLUSTER = "local[1]", "local-cluster[2,1,512]"  # two executors of one core, each a JVM of its own
 QUICK = {
     "spark.driver.memory": "800m",
-    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+    "spark.driver.extraJavaOptions": QUICK_JVM,
     "spark.driver.bindAddress": "127.0.0.1",
     "spark.driver.host": "127.0.0.1",
     "spark.sql.session.timeZone": "Asia/Shanghai",
@@ -54,17 +57,20 @@ class Order(BaseModel):
 
 
 @contextmanager
-def quick_session(scratch: Path) -> Iterator[SparkSession]:
-    """local[1], told to start quickly."""
+def quick_session(scratch: Path, master: str = LOCAL) -> Iterator[SparkSession]:
+    """A session told to start quickly."""
     from pyspark.sql import SparkSession
 
     ensure_java_home()
     os.environ["PYSPARK_PYTHON"] = sys.executable
     log_conf = ROOT / "conf" / "spark" / "log4j2.properties"
     os.environ.setdefault("SPARK_SUBMIT_OPTS", f"-Dlog4j2.configurationFile={log_conf.as_uri()}")
-    builder = SparkSession.builder.master("local[1]").appName("limelight-chaos")
+    builder = SparkSession.builder.master(master).appName("limelight-chaos")
     for key, value in QUICK.items():
         builder = builder.config(key, value)
+    if master != LOCAL:
+        os.environ |= {"SPARK_HOME": str(SPARK_HOME), "SPARK_SCALA_VERSION": scala_version()}
+        builder = builder.config("spark.executor.memory", "512m").config("spark.executor.extraJavaOptions", QUICK_JVM)
     builder = builder.config("spark.local.dir", str(scratch / "local"))
     session = builder.config("spark.sql.warehouse.dir", str(scratch / "tables")).getOrCreate()
     session.sparkContext.setLogLevel("ERROR")
@@ -95,7 +101,7 @@ def main() -> None:
     """One order, then the end."""
     from pipeline.run import compute_samples
 
-    with quick_session(Path(sys.argv[1])) as spark:
+    with quick_session(Path(sys.argv[1]), sys.argv[2]) as spark:
         spark.range(1).collect()  # the JVM has loaded what every job needs
         print(READY, flush=True)
         order = Order.model_validate_json(sys.stdin.readline())

@@ -16,7 +16,7 @@ import datetime
 import random
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -113,7 +113,8 @@ class Trial:
         last_step: the last exclusive creation that was begun.
         committed: partitions that were readable after the kill.
         orphans: data files that no manifest names.
-        problems: nothing, where all is as it has to be.
+        partial: what was visible in part, after the kill or the rerun; nothing, where all is as it has to be.
+        diverged: partitions that are not those of a run that nobody disturbed; likewise.
     """
 
     state: str
@@ -122,7 +123,8 @@ class Trial:
     committed: int
     orphans: int
     seconds: float
-    problems: tuple[str, ...]
+    partial: tuple[str, ...]
+    diverged: tuple[str, ...]
 
 
 def draw(rng: random.Random, state: State) -> Point:
@@ -140,7 +142,7 @@ class Chaos:
     """
 
     def __init__(self, spark: SparkSession, scratch: Path, *, ahead: bool = True) -> None:
-        self._spark, self._scratch, self._ahead = spark, scratch, ahead
+        self.spark, self._scratch, self._ahead = spark, scratch, ahead
         self._started = 0
         self._next: Driver | None = None
 
@@ -149,10 +151,10 @@ class Chaos:
         raw = self.raw_alone()
         yield self._measured("raw alone", raw)
         eve = self.copy(raw, "eve")
-        self._compute(eve, (EVE,))
+        self.compute(eve, (EVE,))
         yield self._measured("the day before", eve)
         corrected = self.copy(eve, "corrected")
-        self._compute(corrected, (DAY,))
+        self.compute(corrected, (DAY,))
         correct(corrected)
         yield self._measured("corrected", corrected)
 
@@ -171,8 +173,9 @@ class Chaos:
         assert ended
         return State.of(name, folder, undisturbed, steps=len(steps), seconds=time.monotonic() - started)
 
-    def _compute(self, folder: Path, days: Sequence[datetime.date]) -> None:
-        compute_samples(context_of(self._spark, folder), days, lambda _: None)
+    def compute(self, folder: Path, days: Sequence[datetime.date]) -> None:
+        """Samples of some days, in the session that is never killed."""
+        compute_samples(context_of(self.spark, folder), days, lambda _: None)
 
     def trial(self, state: State, point: Point) -> Trial | None:
         """One kill; None when the run had ended before it came."""
@@ -183,11 +186,10 @@ class Chaos:
         if ended:
             return None
         self._next = self._start() if self._ahead else None
-        inspection = Inspection(self._spark)
+        inspection = Inspection(self.spark)
         committed, orphans, problems = inspection.look(folder)
-        self._compute(folder, state.days)
+        self.compute(folder, state.days)
         problems += [f"after the rerun: {problem}" for problem in inspection.look(folder)[2]]
-        problems += differences(folder, state)
         return Trial(
             state=state.name,
             point=str(point),
@@ -195,7 +197,8 @@ class Chaos:
             committed=committed,
             orphans=orphans,
             seconds=time.monotonic() - started,
-            problems=tuple(problems),
+            partial=tuple(problems),
+            diverged=tuple(differences(folder, state)),
         )
 
     def copy(self, folder: Path, name: str) -> Path:
@@ -247,24 +250,3 @@ def differences(warehouse: Path, state: State) -> list[str]:
         for name in sorted(again.keys() & state.generations.keys())
         if again[name] > state.generations[name]
     ]
-
-
-def run_trials(chaos: Chaos, kills: int, seed: int, done: Callable[[Trial], None]) -> tuple[list[Trial], int]:
-    """Kill so many drivers.
-
-    Returns:
-        The trials, and how many runs had ended before their kill came; those are drawn again.
-    """
-    rng = random.Random(seed)
-    states = list(chaos.states())
-    trials: list[Trial] = []
-    survived = 0
-    while len(trials) < kills:
-        state = states[len(trials) % len(states)]
-        trial = chaos.trial(state, draw(rng, state))
-        if trial is None:
-            survived += 1
-            continue
-        trials.append(trial)
-        done(trial)
-    return trials, survived

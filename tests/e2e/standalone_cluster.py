@@ -71,7 +71,7 @@ def standalone_cluster(scratch: Path, *, workers: int, worker_memory: str = "1g"
         "JAVA_HOME": str(java_home),
         "SPARK_HOME": str(SPARK_HOME),
         # The scripts in sbin would find it out; without it workers cannot put together the command of an executor.
-        "SPARK_SCALA_VERSION": _scala_version(),
+        "SPARK_SCALA_VERSION": scala_version(),
         "SPARK_LOCAL_IP": LOOPBACK,
         "SPARK_LOCAL_DIRS": str(scratch / "local"),
         "PYSPARK_PYTHON": sys.executable,
@@ -95,7 +95,8 @@ def standalone_cluster(scratch: Path, *, workers: int, worker_memory: str = "1g"
         yield Cluster(url=url, environment=environment)
 
 
-def _scala_version() -> str:
+def scala_version() -> str:
+    """Of the jars that pyspark brings."""
     (core,) = (SPARK_HOME / "jars").glob("spark-core_*.jar")
     return core.name.removeprefix("spark-core_").split("-")[0]
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,6 +40,30 @@ def test_what_is_written_is_what_is_there(root: str) -> None:
     """Whatever its name: Arrow takes the ending .gz for a wish to compress."""
     storage.write_bytes(f"{root}/trace.json.gz", b"packed already")
     assert storage.read_bytes(f"{root}/trace.json.gz") == b"packed already"
+
+
+@pytest.mark.parametrize("write", [storage.write_bytes, storage.create_exclusively])
+def test_a_full_disk_leaves_what_was_there_and_no_draft(
+    write: Callable[[str, bytes], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A write that fails half way, as on a disk that fills up."""
+    storage.write_bytes(str(tmp_path / "result.json"), b"as it was")
+    opened = Path.open
+
+    def full(self: Path, *given: Any, **named: Any) -> Any:
+        if self.name.endswith(".draft"):
+            with opened(self, "wb") as sink:
+                sink.write(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return opened(self, *given, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", full)
+        for name in ("result.json", "new.json"):
+            with pytest.raises(OSError, match="No space left"):
+                write(str(tmp_path / name), b"as it should be")
+    assert (tmp_path / "result.json").read_bytes() == b"as it was"
+    assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
 
 
 def test_listing_reading_and_deleting(root: str) -> None:

@@ -74,6 +74,29 @@ def test_a_published_folder_comes_back_as_it_was(registry: Registry, folder: Mak
     assert "first_model" in only.promotion.why
 
 
+def test_a_folder_that_is_published_again_leaves_the_files_of_the_first_version_alone(
+    registry: Registry, folder: Make
+) -> None:
+    """Copying is not done in one step: one that is cut off must not spoil the champion."""
+    given = folder("a")
+    registry.publish("again", given, verdict("again"))
+    first = registry.champion("again")
+    assert first is not None
+    registry.publish("again", given, verdict("again"), run_id=registry.history("again")[0].run_id)
+    second = registry.champion("again")
+    assert second is not None
+    assert (second[0], second[1] != first[1]) == ("2", True)
+    assert verify(second[1]).digest() == verify(first[1]).digest()
+    # What no version names was left by a publication that was cut off: it is written over.
+    third = second[1].with_name(f"{first[1].name}-2")
+    third.mkdir()
+    (third / "model.onnx").write_text("half")
+    registry.publish("again", given, verdict("again"), run_id=registry.history("again")[0].run_id)
+    found = registry.champion("again")
+    assert found is not None
+    assert (found[0], found[1]) == ("3", third)
+
+
 def test_rollback_goes_back_one_by_one_and_says_who_and_why(registry: Registry, folder: Make) -> None:
     for content in ("a", "b", "c"):
         registry.publish("steps", folder(content), verdict("steps"))
