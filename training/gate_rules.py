@@ -13,7 +13,7 @@ from training.bootstrap import Interval
 from training.gate_case import Case
 from training.gate_conf import Bound, GateConf
 from training.gate_integrity import export_parity, no_data, no_unseen_day, not_finite
-from training.verdict import Check, SegmentVerdict
+from training.verdict import Check, Rule, SegmentVerdict
 
 AUDIT = "labels may have leaked into its features: run `limelight audit`; if the gain is real, raise"
 
@@ -38,14 +38,8 @@ def _floors(case: Case) -> Iterator[Check]:
         if auc is not None and reached is not None:
             of = "" if rules.floor_bound == "point" else f" ({rules.floor_bound} end of its interval: {reached:.4f})"
             reason = f"{task.task}: AUC {auc:.4f}{of} is below the floor {rules.min_auc:.4f}"
-            yield Check(
-                rule="floors",
-                task=task.task,
-                figure=f"AUC, {rules.floor_bound}",
-                seen=reached,
-                limit=f"≥ {rules.min_auc:.4f}",
-                reason=None if reached >= rules.min_auc else reason,
-            )
+            figure = f"AUC, {rules.floor_bound}"
+            yield _limited("floors", task.task, figure, reached, rules.min_auc, reason, floor=True)
         if pcoc is not None:
             reason = f"{task.task}: PCOC {pcoc:.3f} is outside [{rules.min_pcoc:g}, {rules.max_pcoc:g}]"
             yield Check(
@@ -73,14 +67,7 @@ def _leakage_suspected(case: Case) -> Iterator[Check]:
                 f"{task.task}: {figure} is {_within(interval)}, more than {limit:.4f} is not believed: "
                 f"{AUDIT} gate.{name}.{key}"
             )
-            yield Check(
-                rule="leakage_suspected",
-                task=task.task,
-                figure=figure,
-                seen=seen,
-                limit=f"≤ {limit:.4f}",
-                reason=None if seen <= limit else reason,
-            )
+            yield _limited("leakage_suspected", task.task, figure, seen, limit, reason)
 
 
 def _evidence(case: Case) -> Iterator[Check]:
@@ -92,14 +79,7 @@ def _evidence(case: Case) -> Iterator[Check]:
                 f"{task.task}: a drop of AUC below {task.detectable_drop:.4f} would pass unseen on these {task.rows:,} "
                 f"rows, {limit:.4f} must be told with 90 % power: judge on more rows"
             )
-            yield Check(
-                rule="evidence",
-                task=task.task,
-                figure="detectable drop of AUC",
-                seen=task.detectable_drop,
-                limit=f"≤ {limit:.4f}",
-                reason=None if task.detectable_drop <= limit else reason,
-            )
+            yield _limited("evidence", task.task, "detectable drop of AUC", task.detectable_drop, limit, reason)
 
 
 def _calibration(case: Case) -> Iterator[Check]:
@@ -114,14 +94,8 @@ def _calibration(case: Case) -> Iterator[Check]:
             f"{task.task}: PCOC {pcocs[0]:.3f}, the champion's is {pcocs[1]:.3f}: |ln PCOC| grew by {seen:.3f}, "
             f"at most {rules.max_calibration_loss:g} is allowed"
         )
-        yield Check(
-            rule="calibration",
-            task=task.task,
-            figure="growth of |ln PCOC|",
-            seen=seen,
-            limit=f"≤ {rules.max_calibration_loss:g}",
-            reason=None if seen <= rules.max_calibration_loss else reason,
-        )
+        limit = rules.max_calibration_loss
+        yield _limited("calibration", task.task, "growth of |ln PCOC|", seen, limit, reason, form="g")
 
 
 def _champion_comparison(case: Case) -> Iterator[Check]:
@@ -138,29 +112,16 @@ def _champion_comparison(case: Case) -> Iterator[Check]:
                     f"{task.task}: {what} differs from the champion's by {_within(interval)}; "
                     f"its {rules.bound} must not be below {-drop:.4f}"
                 )
-                yield _compared(task.task, f"{what} − champion's, {rules.bound}", end, -drop, reason, floor=True)
+                figure = f"{what} − champion's, {rules.bound}"
+                yield _limited("champion_comparison", task.task, figure, end, -drop, reason, floor=True)
         rise = _end(task.logloss_rise, rules.bound, more_is_better=False)
         if task.logloss_rise is not None and rise is not None:
             shown = _within(task.logloss_rise)
             reason = (
                 f"{task.task}: logloss against the champion's rose by {shown} of it, {rules.max_logloss_rise:g} may"
             )
-            yield _compared(
-                task.task, "rise of logloss ÷ champion's", rise, rules.max_logloss_rise, reason, floor=False
-            )
-
-
-def _compared(task: str, figure: str, seen: float, limit: float, reason: str, *, floor: bool) -> Check:
-    passed = seen >= limit if floor else seen <= limit
-    shown = f"{'≥' if floor else '≤'} {limit:.4f}"
-    return Check(
-        rule="champion_comparison",
-        task=task,
-        figure=figure,
-        seen=seen,
-        limit=shown,
-        reason=None if passed else reason,
-    )
+            figure = "rise of logloss ÷ champion's"
+            yield _limited("champion_comparison", task.task, figure, rise, rules.max_logloss_rise, reason)
 
 
 def _score_shift(case: Case) -> Iterator[Check]:
@@ -169,14 +130,7 @@ def _score_shift(case: Case) -> Iterator[Check]:
         if task.score_psi is not None:
             limit = case.conf.rules(task.task).max_score_psi
             reason = f"{task.task}: PSI of the scores against the champion's is {task.score_psi:.3f}, {limit:g} may be"
-            yield Check(
-                rule="score_shift",
-                task=task.task,
-                figure="PSI of scores",
-                seen=task.score_psi,
-                limit=f"≤ {limit:g}",
-                reason=None if task.score_psi <= limit else reason,
-            )
+            yield _limited("score_shift", task.task, "PSI of scores", task.score_psi, limit, reason, form="g")
 
 
 def _segments(case: Case) -> Iterator[Check]:
@@ -196,20 +150,28 @@ def _segment(segment: SegmentVerdict, conf: GateConf) -> Iterator[Check]:
         ("growth of |ln PCOC|", segment.calibration_loss, conf.segments.max_calibration_loss, False),
     ):
         seen = _end(interval, "high", more_is_better=more_is_better)
-        if interval is None or seen is None:
-            passed, reason = False, f"{where}: {figure} is undefined on {segment.rows:,} rows"
-        else:
-            passed = seen >= limit if more_is_better else seen <= limit
+        reason = f"{where}: {figure} is undefined on {segment.rows:,} rows"
+        if interval is not None and seen is not None:
             reason = f"{where}: {figure} is {_within(interval)}, all of it beyond {limit:g}"
-        yield Check(
-            rule="segments",
-            task=segment.task,
-            segment=segment.segment,
-            figure=figure,
-            seen=seen,
-            limit=f"{'≥' if more_is_better else '≤'} {limit:g}",
-            reason=None if passed else reason,
-        )
+        check = _limited("segments", segment.task, figure, seen, limit, reason, floor=more_is_better, form="g")
+        yield check.model_copy(update={"segment": segment.segment})
+
+
+def _limited(
+    rule: Rule,
+    task: str,
+    figure: str,
+    seen: float | None,
+    limit: float,
+    reason: str,
+    *,
+    floor: bool = False,
+    form: str = ".4f",
+) -> Check:
+    """A figure against its limit, a ceiling or a floor; `reason` is told where it fails, as an undefined one does."""
+    passed = seen is not None and (seen >= limit if floor else seen <= limit)
+    shown = f"{'≥' if floor else '≤'} {limit:{form}}"
+    return Check(rule=rule, task=task, figure=figure, seen=seen, limit=shown, reason=None if passed else reason)
 
 
 RULES: tuple[Callable[[Case], Iterator[Check]], ...] = (
