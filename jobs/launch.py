@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from features.errors import LimelightError, ResourceError
+from features.errors import ExitCode, LimelightError, ResourceError
 from features.storage import write_bytes
+from jobs import rank_exit
 from jobs.settings import TrainingSettings
 from training.config import TrainConf
 from training.result import TrainResult
@@ -25,6 +26,14 @@ SLOTS_TIMEOUT_S = 40.0  # executors register one by one after the session is the
 SLOTS_POLL_S = 0.2
 SPARK_START_TIMEOUT_S = 20  # of the ranks, once there are slots: both together make a minute
 TRAIN_CONF_FILE = "train_conf.json"
+
+
+class RanksFailedError(LimelightError):
+    """A training has ended before its end; `exit_code` is that of the rank which failed first."""
+
+    def __init__(self, message: str, exit_code: ExitCode) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 def training_arguments(
@@ -57,7 +66,7 @@ def launch(settings: TrainingSettings, arguments: Sequence[str]) -> None:
     """Run `jobs/train.py` on every rank and wait.
 
     Raises:
-        LimelightError: when a rank failed; its output is above.
+        RanksFailedError: when a rank failed, with its exit code; its output is above.
         ResourceError: when the cluster has fewer slots than ranks.
     """
     if settings.launcher == "spark":
@@ -69,9 +78,15 @@ def launch(settings: TrainingSettings, arguments: Sequence[str]) -> None:
     environment = os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
     root = str(Path(__file__).resolve().parent.parent)
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    out_url = arguments[arguments.index("--out") + 1]
+    rank_exit.take(out_url)  # of an earlier attempt
     code = subprocess.run(command, env=environment, check=False).returncode
     if code != 0:
-        raise LimelightError(f"training ended with exit code {code}; see the ranks' output above, then run again")
+        why = rank_exit.take(out_url)
+        shown = code if why is ExitCode.FAILURE else int(why)
+        raise RanksFailedError(
+            f"training ended with exit code {shown}; see the ranks' output above, then run again", why
+        )
 
 
 def _horovodrun(settings: TrainingSettings) -> list[str]:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from features.errors import DivergedError, LimelightError
 from features.redaction import RedactedFormatter
 from features.storage import read_bytes
+from jobs import rank_exit
 from jobs.trial_link import TrialLink
 from training.config import TrainConf
 from training.profiler import TEXT_FILE, ProfileRequest
@@ -103,6 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED_EXIT_CODE if interrupted else 0
     except LimelightError as error:
         print(f"error: {error}", file=sys.stderr)
+        rank_exit.leave(parse_arguments(given).out, error.exit_code)
         return int(error.exit_code)
 
 

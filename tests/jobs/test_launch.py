@@ -33,10 +33,19 @@ def test_settings_travel_as_a_file(tmp_path: Path) -> None:
     assert TrainConf.of(json.loads(Path(options.conf).read_text())) == CONF
 
 
-def test_a_failing_rank_is_an_error_with_its_exit_code(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param(TrainingSettings(launcher="alone"), id="alone"),
+        pytest.param(TrainingSettings(launcher="horovodrun", ranks=2), id="horovodrun", marks=pytest.mark.horovod),
+    ],
+)
+def test_a_failing_rank_is_an_error_with_its_exit_code(tmp_path: Path, settings: TrainingSettings) -> None:
     arguments = training_arguments(CONF, str(tmp_path / "none"), str(tmp_path / "run"))
-    with pytest.raises(LimelightError, match=f"training ended with exit code {int(ExitCode.BAD_DATA)}"):
-        launch(TrainingSettings(launcher="alone"), arguments)
+    with pytest.raises(LimelightError, match=f"training ended with exit code {int(ExitCode.BAD_DATA)}") as caught:
+        launch(settings, arguments)
+    assert caught.value.exit_code is ExitCode.BAD_DATA
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["train_conf.json"]
 
 
 def test_more_ranks_than_slots_is_told_with_both_numbers(spark: SparkSession) -> None:
