@@ -80,7 +80,7 @@ def run_watch(options: TriggerOptions, every: int | None) -> int:
 
     trigger, settings = _open(options, tell)
     stop = threading.Event()
-    stop_on_signals(stop)
+    came = stop_on_signals(stop)
     seconds = every or required(settings).every_seconds
     log.info("watching %s every %d s", Warehouse(options.warehouse).url, seconds)
 
@@ -90,7 +90,7 @@ def run_watch(options: TriggerOptions, every: int | None) -> int:
             log.info("%s: %s, %s", outcome.record.decision.action, outcome.record.state, outcome.record.why)
 
     rounds = watch(one_round, seconds, stop)
-    log.info("stopped after %d rounds", rounds)
+    log.info("%s: stopped after %d rounds", ", ".join(came), rounds)
     return int(ExitCode.OK)
 
 

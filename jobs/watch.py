@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 
 from features.errors import LimelightError
@@ -17,15 +17,22 @@ from features.errors import LimelightError
 log = logging.getLogger("limelight.trigger")
 
 
-def stop_on_signals(stop: threading.Event) -> None:
-    """SIGTERM and SIGINT set `stop`; only the main thread may call this."""
+def stop_on_signals(stop: threading.Event) -> Sequence[str]:
+    """SIGTERM and SIGINT set `stop`; only the main thread may call this.
+
+    Returns:
+        Names of the signals that have come. The handler itself writes nothing: it may run within a line being written,
+        which would then be written twice.
+    """
+    came: list[str] = []
 
     def asked(number: int, _: FrameType | None) -> None:
-        log.info("%s: stopping after this round", signal.Signals(number).name)
+        came.append(signal.Signals(number).name)
         stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, asked)
+    return came
 
 
 def watch(one_round: Callable[[], object], every_seconds: float, stop: threading.Event) -> int:
