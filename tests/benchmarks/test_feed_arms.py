@@ -65,7 +65,9 @@ def test_rows_that_came_twice_or_with_other_values_are_noticed(source: Source) -
 
 def test_an_arm_may_be_given_fewer_files(source: Source) -> None:
     read, own = arms(source, files_by_row=2)[BY_ROW]
-    assert own.rows == sum(len(batch) for batch in read(own, 0))
+    reading = Reading(rows=own.rows, ask=partial(feed_passes.answer, read, own))
+    seen, _ = feed_passes.whole(BY_ROW, reading, 0)  # Petastorm ends some passes early
+    assert seen.whole.rows == own.rows
     assert 0 < own.rows < source.rows
 
 
