@@ -32,13 +32,14 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.changing_platform import PlatformConf, prepare, prepared
-from benchmarks.daily_arms import Mornings, Way, as_judged, merged, scores_file
+from benchmarks.daily_arms import Mornings, Way, as_judged, scores_file
 from benchmarks.incremental_gap import FULL, INCREMENTAL, NEVER, ArmDay, Kept, Pair, costs, gap_interval, gaps
 from benchmarks.incremental_picture import days_picture
 from benchmarks.operations import OPERATIONS_FILE, merge_into
 from jobs.console import Steps
 from jobs.evaluate import settings_of
 from jobs.open_run import open_run, session
+from pipeline.config import merge
 from pipeline.tables import Warehouse
 from training.bootstrap import Judged
 
@@ -79,7 +80,7 @@ def keys_of(pairs: Sequence[str]) -> dict[str, Any]:
         nested: Any = yaml.safe_load(text)
         for part in reversed(key.split(".")):
             nested = {part: nested}
-        found = merged(found, nested)
+        found = merge(found, nested)
     return found
 
 

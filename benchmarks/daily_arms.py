@@ -32,6 +32,7 @@ from jobs.retrain_plan import RetrainPlan, incremental_plan, plan_retrain
 from jobs.settings import Settings, train_conf
 from jobs.train_model import train_model
 from jobs.trainset import build
+from pipeline.config import merge
 from pipeline.trainset import load
 from training.bootstrap import Judged, auc
 from training.config import TrainConf
@@ -157,7 +158,7 @@ class Mornings:
         pair = facts.tasks.esmm if facts else None
         conf = train_conf(self._model, way.settings, self._warehouse.url, trainset, pair, incremental=incremental)
         assert isinstance(conf, TrainConf), conf
-        return TrainConf.of(merged(conf.model_dump(mode="json"), way.train)) if way.train else conf
+        return TrainConf.of(merge(conf.model_dump(mode="json"), way.train)) if way.train else conf
 
     def _published(self, trained: ArmDay) -> Path:
         """The published folder of a training; exported once."""
@@ -195,15 +196,6 @@ def scores_file(runs: Path, model: str, arm: str, date: datetime.date) -> Path:
 def as_judged(scores: pa.Table) -> Judged:
     """Rows as `scores_file` has them."""
     return Judged.of(*(scores[name].to_numpy() for name in ("score", "label", "weight", GROUP_COLUMN)))
-
-
-def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings with some keys replaced, however deep they are."""
-    found = dict(base)
-    for key, value in over.items():
-        below = found.get(key)
-        found[key] = merged(below, value) if isinstance(below, dict) and isinstance(value, Mapping) else value
-    return found
 
 
 def _predictions(path: Path, task: str) -> pa.Table:

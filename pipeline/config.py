@@ -238,7 +238,7 @@ def read_conf(place: str = "local", overrides: Iterable[str] = ()) -> dict[str, 
         if not path.exists():
             known = sorted(p.stem for p in conf_folder().glob("*.yaml"))
             raise ConfError(f"there is no {path.name} in the conf folder; it has {', '.join(known)}")
-        merged = _merge(merged, yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+        merged = merge(merged, yaml.safe_load(path.read_text(encoding="utf-8")) or {})
     for pair in overrides:
         key, equals, value = pair.partition("=")
         if not equals:
@@ -246,15 +246,16 @@ def read_conf(place: str = "local", overrides: Iterable[str] = ()) -> dict[str, 
         nested: Any = yaml.safe_load(value)
         for part in reversed(key.split(".")):
             nested = {part: nested}
-        merged = _merge(merged, nested)
+        merged = merge(merged, nested)
     return merged
 
 
-def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with some keys replaced, however deep they are."""
     merged = dict(base)
     for key, value in over.items():
         below = merged.get(key)
-        merged[key] = _merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+        merged[key] = merge(below, value) if isinstance(below, dict) and isinstance(value, Mapping) else value
     return merged
 
 

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.bench_incremental import aucs_of, keys_of, run_arms
-from benchmarks.daily_arms import Way, merged
+from benchmarks.daily_arms import Way
 from benchmarks.incremental_gap import FULL, INCREMENTAL, NEVER, ArmDay, Kept, Pair, costs, gap_interval, gaps
 from jobs.settings import Settings
+from pipeline.config import merge
 from training.bootstrap import Judged
 
 DAY = datetime.date(2025, 3, 20)
@@ -169,7 +170,7 @@ def test_other_settings_are_another_run(ways: tuple[Way, Way], tmp_path: Path) -
 def test_settings_of_an_arm_reach_as_deep_as_they_are() -> None:
     given = keys_of(["optim.dense.learning_rate=0.001", "optim.clip_norm=null", "seed=3"])
     base = {"optim": {"dense": {"kind": "adam", "learning_rate": 0.002}, "clip_norm": 1.0}, "epochs": 1}
-    assert merged(base, given) == {
+    assert merge(base, given) == {
         "optim": {"dense": {"kind": "adam", "learning_rate": 0.001}, "clip_norm": None},
         "epochs": 1,
         "seed": 3,
