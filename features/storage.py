@@ -170,6 +170,24 @@ def list_folders(url: str) -> list[str]:
     return sorted(info.base_name for info in found if info.type == fs.FileType.Directory)
 
 
+def write_whole(path: Path, content: str) -> Path:
+    """Replace a local text file: whoever looks at it, at any time, sees the old one or the new one.
+
+    Raises:
+        OSError: it cannot be written, as on a full disk; the old one stays, and nothing else is left.
+    """
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}.draft")
+    try:
+        with draft.open("w", encoding="utf-8") as sink:
+            sink.write(content)
+            sink.flush()
+            os.fsync(sink.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+    return path
+
+
 def create_exclusively(url: str, content: bytes) -> bool:
     """Create a file whole, or leave the existing one alone.
 

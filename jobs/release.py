@@ -11,8 +11,7 @@ import pyarrow.parquet as pq
 
 from features.errors import DataError, Problem
 from features.manifest import TrainSet
-from features.storage import open_input, read_bytes
-from jobs.page.files import write_whole
+from features.storage import open_input, read_bytes, write_whole
 from training.export import export_folder
 from training.gate_conf import GateConf
 from training.gate_day import judge_folders

@@ -9,11 +9,12 @@ from pathlib import Path
 from rich.markup import escape
 
 from features.errors import LimelightError, NotReadyError, Problem
+from features.storage import write_whole
 from jobs.console import console, errors
 from jobs.evaluate import settings_of
 from jobs.page.compose import KINDS, compose
 from jobs.page.facts import RunFacts
-from jobs.page.files import INDEX_FILE, page_of, write_whole, written_pages
+from jobs.page.files import INDEX_FILE, page_of, written_pages
 from jobs.page.gather import History, RunFolders, gather, open_registry
 from jobs.page.model import State
 from jobs.page.render import Listed, render, render_index

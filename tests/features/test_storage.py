@@ -105,3 +105,16 @@ def test_a_url_with_a_secret_is_refused_before_anything_is_asked_of_the_store(ur
         with pytest.raises(ConfError, match="AWS_SECRET_ACCESS_KEY") as refused:
             ask(url)
         assert "hush" not in str(refused.value)
+
+
+def test_writing_whole_leaves_the_old_file_when_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = storage.write_whole(tmp_path / "page.html", "old")
+
+    def full(*_: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="no space"):
+        storage.write_whole(path, "new")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]

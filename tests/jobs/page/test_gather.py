@@ -14,7 +14,7 @@ from jobs.champions import Champions
 from jobs.console import Steps
 from jobs.evaluate import evaluate_new
 from jobs.page.command import chosen_runs, draw_page, keep_and_draw
-from jobs.page.files import page_of, write_whole, written_pages
+from jobs.page.files import page_of, written_pages
 from jobs.page.gather import gather
 from jobs.page.lineage import trace
 from jobs.settings import Settings
@@ -151,19 +151,6 @@ def test_a_verdict_that_cannot_be_read_is_named(ready: Ready, tmp_path: Path) ->
     settings = Settings.load("local", [*ready.world.overrides, f"training.runs={root}"])
     with pytest.raises(DataError, match=r"verdict\.json"):
         gather(ready.warehouse, settings, ready.history, RUN)
-
-
-def test_writing_whole_leaves_the_old_file_when_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write_whole(tmp_path / "page.html", "old")
-
-    def full(*_: object) -> None:
-        raise OSError("no space left")
-
-    monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OSError, match="no space"):
-        write_whole(path, "new")
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def manifests_of(ready: Ready, **inputs: dict[str, str]) -> Callable[[str, str], PartitionManifest | None]:
