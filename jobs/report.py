@@ -12,13 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from features.errors import DataError, Problem
 from features.manifest import GROUP_COLUMN, ROW_ID_COLUMN, label_column, mask_column
 from jobs.report_charts import AucBar, auc_bars, lines, reliability
 from jobs.summary import Summary, TaskSummary
+from jobs.templates import environment_of
 from training.bootstrap import BaselineComparison, Judged, baseline_comparison
 from training.calibration_curve import Bin, calibration_curve
 from training.verdict import VERDICT_FILE, TaskVerdict, Verdict, read_verdict
@@ -113,13 +113,7 @@ def write_report(summary: Summary, evidence: Mapping[str, ModelEvidence], out_ht
         evidence: model → what `read_evidence` found; a model without it is shown by its summary alone.
         out_html: the file to write.
     """
-    environment = Environment(
-        loader=PackageLoader("jobs", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = environment_of("jobs")
     environment.filters |= {"number": _number, "reached": _reached, "duration": _duration}
     models = [_model_view(name, tasks, evidence.get(name, ModelEvidence())) for name, tasks in summary.models.items()]
     longest = max((stage.seconds for stage in summary.stages), default=0.0) or 1.0

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from jobs.drawing import GRID, INK, MUTED, PALETTE
 from jobs.page.charts import GROUND, draw
 from jobs.page.model import Page, State
+from jobs.templates import environment_of
 
 PAGE_TEMPLATE, INDEX_TEMPLATE = "page_template.html.j2", "index_template.html.j2"
 DARK_PALETTE = ("#7aa2ff", "#ff9d6b", "#6fd48b", "#d0a2f0", "#5fc9dc", "#f28cb1", "#b3d94c", "#c3cad2")
@@ -50,12 +49,6 @@ def render_index(pages: Sequence[Listed]) -> str:
 
 
 def _filled(template: str, **values: Any) -> str:
-    environment = Environment(
-        loader=PackageLoader("jobs.page", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = environment_of("jobs.page")
     environment.filters["draw"] = draw
     return environment.get_template(template).render(dark=DARK, **values)
