@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from jobs.drawing import Scale
 from jobs.report import PREDICTIONS_FILE, ModelEvidence, read_evidence, write_report
 from jobs.report_charts import AucBar, auc_bars, lines, reliability
 from jobs.summary import GateSummary, PublishedVersion, StageTime, Summary, TaskSummary
+from tests.html_tags import Html
 from tests.training.test_gate import CONF, OLDER, N, World
 from training.bootstrap import Judged
 from training.calibration_curve import calibration_curve
@@ -77,22 +77,6 @@ def heat(seed: int = 0) -> pa.Table:
     return pa.table({"impression_id": (np.arange(N) + 10**12)[order], "heat": rng.gamma(2.0, 10.0, N)})
 
 
-class Page(HTMLParser):
-    """Tags with their attributes, and the text."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-
 @pytest.fixture(scope="module")
 def page(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     evidence = {"deepfm": read_evidence(run_folder, "enter", heat())}
@@ -102,14 +86,14 @@ def page(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_the_page_asks_the_network_for_nothing(page: str) -> None:
     loading = {"script", "link", "img", "iframe", "object", "embed", "source", "use", "image"}
-    tags = Page(page).tags
+    tags = Html(page).tags
     assert not loading & {tag for tag, _ in tags}
     assert not [name for _, attributes in tags for name in attributes if name in {"src", "href", "xlink:href"}]
     assert not re.search(r"@import|url\(", page)
 
 
 def test_the_page_shows_every_figure_and_verdict(page: str) -> None:
-    text = Page(page).text
+    text = Html(page).text
     for words in (
         "0.7420",
         "0.7810",
@@ -136,7 +120,7 @@ def test_axes_name_their_units(page: str) -> None:
 
 def test_a_model_without_evidence_is_shown_by_its_summary(tmp_path: Path) -> None:
     out = write_report(summary(), {}, tmp_path / "report.html")
-    text = Page(out.read_text(encoding="utf-8")).text
+    text = Html(out.read_text(encoding="utf-8")).text
     assert "0.7420" in text
     assert read_evidence(tmp_path, "enter") == ModelEvidence()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import re
-from html.parser import HTMLParser
 
 import pytest
 
@@ -13,29 +12,11 @@ from jobs.page.compose import compose
 from jobs.page.facts import Facts, ModelFacts, RunFacts
 from jobs.page.model import BarChart, DataTable, IntervalChart, LineChart
 from jobs.page.render import DARK_PALETTE, Listed, render, render_index
+from tests.html_tags import Html
 from tests.jobs.page.built_facts import HOSTILE, facts
 
 TABLE = DataTable(caption="c", head=("a",), rows=())
 LUMINANCE = (0.2126, 0.7152, 0.0722)
-
-
-class Html(HTMLParser):
-    """Tags with their attributes, in order, and the text."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-    def count(self, tag: str) -> int:
-        return sum(found == tag for found, _ in self.tags)
 
 
 @pytest.fixture(scope="module", params=[1, 30])
