@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import shutil
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from jobs.close import close_step
 from jobs.decide import decide_step
 from jobs.turn import turn, turn_of_run
 from pipeline.ledger import Ledger
-from tests.jobs.trigger_world import NEXT_DAY, ONE_DAY, World, make_world
+from tests.jobs.trigger_world import NEXT_DAY, ONE_DAY, World, make_world, own_world
 from tests.training.raw_trainset import GATE_DAY
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
@@ -30,9 +29,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 @pytest.fixture
 def world(made: World, tmp_path: Path) -> World:
-    for folder in ("samples", "trainsets", "mlflow"):
-        shutil.copytree(made.root / folder, tmp_path / folder)
-    return World(root=tmp_path, folder=made.folder, registry=made.registry)
+    return own_world(made, tmp_path)
 
 
 def decided(world: World, date: datetime.date, holder: str = RUN) -> tuple[str, datetime.date] | None:

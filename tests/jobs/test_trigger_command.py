@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from features.errors import ExitCode
 from jobs.cli import app
 from jobs.trigger_command import TriggerOptions
 from pipeline.trigger import MEASURES
-from tests.jobs.trigger_world import MODEL, NEXT_DAY, ONE_DAY, World, make_world
+from tests.jobs.trigger_world import MODEL, NEXT_DAY, ONE_DAY, World, make_world, own_world
 from tests.training.raw_trainset import GATE_DAY
 
 # MLflow 3.17 on SQLAlchemy 2.1; ours is the pairing, theirs the call
@@ -34,10 +33,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 @pytest.fixture
 def world(made: World, tmp_path: Path) -> World:
-    """A warehouse of the test's own, with a registry that has the artefacts of all."""
-    for folder in ("samples", "trainsets", "mlflow"):
-        shutil.copytree(made.root / folder, tmp_path / folder)
-    return World(root=tmp_path, folder=made.folder, registry=made.registry)
+    return own_world(made, tmp_path)
 
 
 def arguments(world: World, *more: str) -> list[str]:

@@ -87,6 +87,13 @@ def copy_warehouse(made: World, to: Path) -> None:
         shutil.copytree(made.root / folder, to / folder)
 
 
+def own_world(made: World, to: Path) -> World:
+    """A warehouse of a test's own, with a registry that has the artefacts of all."""
+    copy_warehouse(made, to)
+    shutil.copytree(made.root / "mlflow", to / "mlflow")
+    return World(root=to, folder=made.folder, registry=made.registry)
+
+
 def commit_samples(warehouse: Warehouse, day: datetime.date, seed: int = 0, without: Sequence[str] = ()) -> None:
     """Rows of a day as the next generation of its partition."""
     rows = raw_samples(ROWS, day, 100 * seed + day.day).drop(list(without))
