@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from features.storage import write_whole
+
 OPERATIONS_FILE = "operations.json"
 
 
@@ -19,8 +21,6 @@ def merge_into(path: Path, found: Mapping[str, Any]) -> None:
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
         there = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        written = path.with_suffix(".tmp")
-        written.write_text(json.dumps({**there, **found}, indent=1) + "\n", encoding="utf-8")
-        written.replace(path)
+        write_whole(path, json.dumps({**there, **found}, indent=1) + "\n")
     finally:
         os.close(folder)
